@@ -1,0 +1,49 @@
+/**
+ * The one catalogue of error codes: code -> HTTP status and the sentence for a person.
+ * A code is stable: clients may branch on it. WebSocket errors carry the same codes.
+ */
+export const errors = {
+  invalid_input: [400, 'Some of the input is not valid'],
+  malformed_body: [400, 'The body is not valid JSON'],
+  malformed_frame: [400, 'The frame is not a JSON object'],
+  unknown_type: [400, 'There is no command of this type'],
+  cannot_add_self: [400, 'You cannot do this to yourself'],
+  weak_password: [400, 'The password needs 8 to 72 bytes with an upper-case letter, a lower-case letter and a digit'],
+  invalid_reply: [400, 'The message replied to is not in this chat'],
+  not_a_group: [400, 'This works on groups only'],
+  unauthorized: [401, 'Sign in first'],
+  invalid_token: [401, 'The token is not valid'],
+  token_expired: [401, 'The token has expired'],
+  session_ended: [401, 'This session has ended'],
+  invalid_credentials: [401, 'Login or password is wrong'],
+  invalid_refresh_token: [401, 'The refresh token is not valid'],
+  refresh_token_reused: [401, 'The refresh token was used before; the session has ended'],
+  wrong_password: [403, 'The password is wrong'],
+  forbidden: [403, 'Your role does not allow this'],
+  not_allowed: [403, 'This person cannot be reached by you'],
+  registration_closed: [403, 'This server does not take new accounts'],
+  invite_required: [403, 'This server takes new accounts by invitation only'],
+  origin_not_allowed: [403, 'This origin may not connect'],
+  not_found: [404, 'There is nothing here'],
+  user_not_found: [404, 'There is no such user'],
+  chat_not_found: [404, 'There is no such chat'],
+  message_not_found: [404, 'There is no such message'],
+  member_not_found: [404, 'There is no such member'],
+  session_not_found: [404, 'There is no such session'],
+  method_not_allowed: [405, 'This method is not allowed here'],
+  username_taken: [409, 'This username is taken'],
+  phone_taken: [409, 'This phone number is taken'],
+  email_taken: [409, 'This email address is taken'],
+  group_full: [409, 'The group is full'],
+  already_member: [409, 'This user is a member already'],
+  body_too_large: [413, 'The body is too large'],
+  unsupported_media_type: [415, 'The content type is not supported'],
+  rate_limited: [429, 'Too many requests'],
+  too_many_connections: [429, 'Too many connections'],
+  internal_error: [500, 'Something went wrong on the server'],
+  unavailable: [503, 'A service that this needs is not available, try again'],
+  overloaded: [503, 'The server is busy, try again'],
+} as const satisfies Record<string, readonly [status: number, message: string]>
+
+export type ErrorCode = keyof typeof errors
+export const errorCodes = Object.keys(errors) as [ErrorCode, ...ErrorCode[]]
