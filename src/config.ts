@@ -1,0 +1,159 @@
+import { z } from 'zod'
+import type { LimitRule } from './platform/limits/limits.ts'
+
+/**
+ * The only reader of the environment. Every variable is in `.env.example`; a wrong value stops the start with
+ * one line that names the variable and what it should be.
+ */
+
+const unitMs = { ms: 1, s: 1_000, m: 60_000, h: 3_600_000, d: 86_400_000 } as const
+
+function parseDuration(text: string): number | undefined {
+  const match = /^(\d{1,9})(ms|s|m|h|d)$/.exec(text.trim())
+  return match ? Number(match[1]) * unitMs[match[2] as keyof typeof unitMs] : undefined
+}
+
+/** `1h` -> milliseconds. */
+const duration = (fallback: string) =>
+  z
+    .string()
+    .default(fallback)
+    .transform((text, context) => {
+      const ms = parseDuration(text)
+      if (ms === undefined || ms === 0) {
+        context.addIssue('must be a time such as 30s, 15m, 1h or 30d')
+        return z.NEVER
+      }
+      return ms
+    })
+
+/** `100/1m` -> 100 points a minute; `off` -> null. */
+const rule = (fallback: string) =>
+  z
+    .string()
+    .default(fallback)
+    .transform((text, context): LimitRule => {
+      if (text.trim() === 'off') return null
+      const [points, window = ''] = text.trim().split('/')
+      const windowMs = parseDuration(window)
+      if (!/^\d{1,7}$/.test(points ?? '') || Number(points) < 1 || !windowMs) {
+        context.addIssue('must be a limit such as 100/1m, or off')
+        return z.NEVER
+      }
+      return { points: Number(points), windowMs }
+    })
+
+const int = (fallback: number, min: number, max: number) =>
+  z
+    .string()
+    .default(String(fallback))
+    .transform((text, context) => {
+      const value = /^-?\d{1,15}$/.test(text.trim()) ? Number(text) : Number.NaN
+      if (!(value >= min && value <= max)) {
+        context.addIssue(`must be a whole number from ${min} to ${max}`)
+        return z.NEVER
+      }
+      return value
+    })
+
+const url = (...protocols: string[]) =>
+  z
+    .string()
+    .refine((text) => URL.canParse(text) && protocols.includes(new URL(text).protocol), `must be a URL that starts with ${protocols.join('// or ')}//`)
+
+/** `off`, `on`, a number of hops, or addresses and CIDR ranges: what Fastify's `trustProxy` takes. */
+const trustProxy = z
+  .string()
+  .default('off')
+  .transform((text): boolean | number | string[] => {
+    const value = text.trim()
+    if (value === 'off' || value === 'false') return false
+    if (value === 'on' || value === 'true') return true
+    if (/^\d{1,2}$/.test(value)) return Number(value)
+    return value.split(',').map((part) => part.trim())
+  })
+
+const list = z
+  .string()
+  .default('')
+  .transform((text) => text.split(',').map((part) => part.trim()).filter(Boolean))
+
+const environment = z.object({
+  HOST: z.string().min(1).default('127.0.0.1'),
+  PORT: int(8080, 0, 65_535),
+  PUBLIC_URL: url('http:', 'https:').optional(),
+  TRUST_PROXY: trustProxy,
+  CORS_ORIGINS: list,
+  DATA_DIR: z.string().min(1).default('./data'),
+  DATABASE_URL: url('postgres:', 'postgresql:').optional(),
+  DATABASE_POOL_SIZE: int(10, 2, 200),
+  REDIS_URL: url('redis:', 'rediss:').optional(),
+  REDIS_PREFIX: z.string().regex(/^[\w:.-]{1,50}$/, 'must be 1 to 50 letters, digits, _ : . or -').default('parley:'),
+  JWT_SECRET: z.string().min(32, 'must be at least 32 characters').optional(),
+  JWT_PRIVATE_KEY_FILE: z.string().min(1).optional(),
+  ACCESS_TOKEN_TTL: duration('1h'),
+  REFRESH_TOKEN_TTL: duration('30d'),
+  BCRYPT_COST: int(12, 4, 16),
+  RATE_LIMIT_GENERAL: rule('100/1m'),
+  RATE_LIMIT_PREMIUM: rule('1000/1m'),
+  RATE_LIMIT_LOGIN: rule('5/15m'),
+  RATE_LIMIT_LOGIN_ACCOUNT: rule('50/15m'),
+  RATE_LIMIT_REGISTER: rule('10/1h'),
+  RATE_LIMIT_MESSAGE: rule('10/1s'),
+  RATE_LIMIT_FRAME: rule('50/1s'),
+  GROUP_MAX_MEMBERS: int(300, 2, 100_000),
+  REGISTRATION: z.enum(['open', 'closed'], 'must be open or closed').default('open'),
+  LOG_LEVEL: z.enum(['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent'], 'must be fatal, error, warn, info, debug, trace or silent').default('info'),
+  METRICS_TOKEN: z.string().min(8, 'must be at least 8 characters').optional(),
+})
+
+/** Names that `.env.example` has to document. */
+export const configNames = Object.keys(environment.shape)
+
+export class ConfigError extends Error {}
+
+export type Config = Readonly<ReturnType<typeof readConfig>>
+
+/** Throws ConfigError with one line that names the variable. An empty variable counts as unset. */
+export function readConfig(env: Record<string, string | undefined>) {
+  const given = Object.fromEntries(Object.entries(env).filter(([name, value]) => value !== undefined && value !== '' && name in environment.shape))
+  const parsed = environment.safeParse(given)
+  if (!parsed.success) {
+    const issue = parsed.error.issues[0]!
+    throw new ConfigError(`${issue.path.join('.')} ${issue.message}.`)
+  }
+  const e = parsed.data
+  if (e.DATABASE_URL && !e.JWT_SECRET && !e.JWT_PRIVATE_KEY_FILE) {
+    throw new ConfigError('JWT_SECRET must be set (at least 32 characters) when DATABASE_URL is.')
+  }
+  return Object.freeze({
+    host: e.HOST,
+    port: e.PORT,
+    publicUrl: e.PUBLIC_URL,
+    trustProxy: e.TRUST_PROXY,
+    corsOrigins: e.CORS_ORIGINS,
+    dataDir: e.DATA_DIR,
+    databaseUrl: e.DATABASE_URL,
+    databasePoolSize: e.DATABASE_POOL_SIZE,
+    redisUrl: e.REDIS_URL,
+    redisPrefix: e.REDIS_PREFIX,
+    jwtSecret: e.JWT_SECRET,
+    jwtPrivateKeyFile: e.JWT_PRIVATE_KEY_FILE,
+    accessTokenTtlMs: e.ACCESS_TOKEN_TTL,
+    refreshTokenTtlMs: e.REFRESH_TOKEN_TTL,
+    bcryptCost: e.BCRYPT_COST,
+    limits: Object.freeze({
+      general: e.RATE_LIMIT_GENERAL,
+      premium: e.RATE_LIMIT_PREMIUM,
+      login: e.RATE_LIMIT_LOGIN,
+      loginAccount: e.RATE_LIMIT_LOGIN_ACCOUNT,
+      register: e.RATE_LIMIT_REGISTER,
+      message: e.RATE_LIMIT_MESSAGE,
+      frame: e.RATE_LIMIT_FRAME,
+    }),
+    groupMaxMembers: e.GROUP_MAX_MEMBERS,
+    registration: e.REGISTRATION,
+    logLevel: e.LOG_LEVEL,
+    metricsToken: e.METRICS_TOKEN,
+  })
+}
