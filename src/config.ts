@@ -59,7 +59,10 @@ const int = (fallback: number, min: number, max: number) =>
 const url = (...protocols: string[]) =>
   z
     .string()
-    .refine((text) => URL.canParse(text) && protocols.includes(new URL(text).protocol), `must be a URL that starts with ${protocols.join('// or ')}//`)
+    .refine(
+      (text) => URL.canParse(text) && protocols.includes(new URL(text).protocol),
+      `must be a URL that starts with ${protocols.join('// or ')}//`,
+    )
 
 /** `off`, `on`, a number of hops, or addresses and CIDR ranges: what Fastify's `trustProxy` takes. */
 const trustProxy = z
@@ -76,7 +79,12 @@ const trustProxy = z
 const list = z
   .string()
   .default('')
-  .transform((text) => text.split(',').map((part) => part.trim()).filter(Boolean))
+  .transform((text) =>
+    text
+      .split(',')
+      .map((part) => part.trim())
+      .filter(Boolean),
+  )
 
 const environment = z.object({
   HOST: z.string().min(1).default('127.0.0.1'),
@@ -88,7 +96,10 @@ const environment = z.object({
   DATABASE_URL: url('postgres:', 'postgresql:').optional(),
   DATABASE_POOL_SIZE: int(10, 2, 200),
   REDIS_URL: url('redis:', 'rediss:').optional(),
-  REDIS_PREFIX: z.string().regex(/^[\w:.-]{1,50}$/, 'must be 1 to 50 letters, digits, _ : . or -').default('parley:'),
+  REDIS_PREFIX: z
+    .string()
+    .regex(/^[\w:.-]{1,50}$/, 'must be 1 to 50 letters, digits, _ : . or -')
+    .default('parley:'),
   JWT_SECRET: z.string().min(32, 'must be at least 32 characters').optional(),
   JWT_PRIVATE_KEY_FILE: z.string().min(1).optional(),
   ACCESS_TOKEN_TTL: duration('1h'),
@@ -103,7 +114,12 @@ const environment = z.object({
   RATE_LIMIT_FRAME: rule('50/1s'),
   GROUP_MAX_MEMBERS: int(300, 2, 100_000),
   REGISTRATION: z.enum(['open', 'closed'], 'must be open or closed').default('open'),
-  LOG_LEVEL: z.enum(['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent'], 'must be fatal, error, warn, info, debug, trace or silent').default('info'),
+  LOG_LEVEL: z
+    .enum(
+      ['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent'],
+      'must be fatal, error, warn, info, debug, trace or silent',
+    )
+    .default('info'),
   METRICS_TOKEN: z.string().min(8, 'must be at least 8 characters').optional(),
 })
 
@@ -116,7 +132,9 @@ export type Config = Readonly<ReturnType<typeof readConfig>>
 
 /** Throws ConfigError with one line that names the variable. An empty variable counts as unset. */
 export function readConfig(env: Record<string, string | undefined>) {
-  const given = Object.fromEntries(Object.entries(env).filter(([name, value]) => value !== undefined && value !== '' && name in environment.shape))
+  const given = Object.fromEntries(
+    Object.entries(env).filter(([name, value]) => value !== undefined && value !== '' && name in environment.shape),
+  )
   const parsed = environment.safeParse(given)
   if (!parsed.success) {
     const issue = parsed.error.issues[0]!

@@ -40,27 +40,30 @@ export const label = (max: number) =>
 /** 1 to 10,000 code points, not only white space; stored and returned as it was sent. */
 export const content = text(1, 10_000).refine((value) => value.trim() !== '', 'must not be only white space')
 
-export const username = z
-  .string()
-  .regex(/^[A-Za-z0-9_]{3,50}$/, 'must be 3 to 50 letters, digits or _')
+export const username = z.string().regex(/^[A-Za-z0-9_]{3,50}$/, 'must be 3 to 50 letters, digits or _')
 
 export const phone = z.string().regex(/^\+[1-9]\d{6,14}$/, 'must be a phone number in E.164 form, such as +4915112345678')
 
-export const email = z
-  .email('must be an email address')
-  .max(254, 'must be at most 254 characters')
+export const email = z.email('must be an email address').max(254, 'must be at most 254 characters')
 
 /** At least 8 characters with an upper-case letter, a lower-case letter and a digit, at most 72 bytes: bcrypt reads no more. */
 export const newPassword = z
   .string()
   .max(72, 'must be at most 72 bytes')
   .refine(storable, 'must be well-formed text without NUL')
-  .refine((value) => value.length >= 8 && /\p{Lu}/u.test(value) && /\p{Ll}/u.test(value) && /\d/.test(value), 'must be at least 8 characters with an upper-case letter, a lower-case letter and a digit')
+  .refine(
+    (value) => value.length >= 8 && /\p{Lu}/u.test(value) && /\p{Ll}/u.test(value) && /\d/.test(value),
+    'must be at least 8 characters with an upper-case letter, a lower-case letter and a digit',
+  )
   .refine((value) => new TextEncoder().encode(value).length <= 72, 'must be at most 72 bytes')
   .meta({ minLength: 8, maxLength: 72, format: 'password' })
 
 /** A password as it is tried: anything that could be one, so that old rules do not lock anyone out. */
-export const anyPassword = z.string().min(1, 'must not be empty').max(1_000, 'must be at most 1000 characters').meta({ format: 'password' })
+export const anyPassword = z
+  .string()
+  .min(1, 'must not be empty')
+  .max(1_000, 'must be at most 1000 characters')
+  .meta({ format: 'password' })
 
 /** A message's number in its chat, or a chat's version. */
 export const counter = z.number().int('must be a whole number').min(0).max(Number.MAX_SAFE_INTEGER)

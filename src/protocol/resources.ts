@@ -90,7 +90,16 @@ export const My = named(
 export const System = named(
   'System',
   z.object({
-    action: z.enum(['group_created', 'member_added', 'member_removed', 'member_left', 'role_changed', 'owner_changed', 'renamed', 'described']),
+    action: z.enum([
+      'group_created',
+      'member_added',
+      'member_removed',
+      'member_left',
+      'role_changed',
+      'owner_changed',
+      'renamed',
+      'described',
+    ]),
     actor_id: uuid,
     target_id: uuid.optional(),
     name: z.string().optional(),
@@ -142,7 +151,9 @@ export const MessageEvent = named(
 export const Message = named(
   'Message',
   MessageEvent.extend({
-    status: z.enum(['sent', 'delivered', 'read']).describe("The sender's view: delivered or read by every other member who had joined before"),
+    status: z
+      .enum(['sent', 'delivered', 'read'])
+      .describe("The sender's view: delivered or read by every other member who had joined before"),
     delivered_count: counter,
     read_count: counter,
     view_count: counter.nullable(),

@@ -3,8 +3,8 @@ import pg from 'pg'
 import sql, { type Sql } from 'sql-template-tag'
 import { AppError, isUnavailable } from '../errors.ts'
 
-export { sql }
 export type { Sql }
+export { sql }
 
 /** Whatever can run a statement: the pool (each in autocommit) or a transaction. */
 export interface Queryable {

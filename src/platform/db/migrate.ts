@@ -36,12 +36,16 @@ export async function migrate(connection: DbOptions['connection'], dir = migrati
   await client.connect()
   try {
     await client.query('SELECT pg_advisory_lock($1)', [migrationLock])
-    await client.query('CREATE TABLE IF NOT EXISTS migrations (number int PRIMARY KEY, file text NOT NULL, applied_at timestamptz(3) NOT NULL DEFAULT now())')
+    await client.query(
+      'CREATE TABLE IF NOT EXISTS migrations (number int PRIMARY KEY, file text NOT NULL, applied_at timestamptz(3) NOT NULL DEFAULT now())',
+    )
     const { rows } = await client.query<{ at: number }>('SELECT coalesce(max(number), 0) AS at FROM migrations')
     const at = rows[0]!.at
     const newest = migrations.length
     if (at > newest) {
-      throw new StartError(`The database is at version ${at}, newer than this server (${newest}). Start a newer Parley, or restore the backup made before the upgrade.`)
+      throw new StartError(
+        `The database is at version ${at}, newer than this server (${newest}). Start a newer Parley, or restore the backup made before the upgrade.`,
+      )
     }
     for (const { number, file } of migrations.slice(at)) {
       const text = await readFile(`${dir}/${file}`, 'utf8')
@@ -70,12 +74,21 @@ export interface InstanceLock {
  * Without Redis an instance is alone: a second one on the same database would be a silent split. Such an instance
  * holds this lock exclusively, those with Redis share it. `onLost` is called when another took it over an outage.
  */
-export async function lockInstance(connection: DbOptions['connection'], mode: 'alone' | 'shared', onLost: (why: string) => void): Promise<InstanceLock> {
+export async function lockInstance(
+  connection: DbOptions['connection'],
+  mode: 'alone' | 'shared',
+  onLost: (why: string) => void,
+): Promise<InstanceLock> {
   let closing = false
   let client: pg.Client | undefined
 
   async function take(): Promise<boolean> {
-    const fresh = new pg.Client({ ...connection, application_name: 'parley-lock', keepAlive: true, connectionTimeoutMillis: 5_000 })
+    const fresh = new pg.Client({
+      ...connection,
+      application_name: 'parley-lock',
+      keepAlive: true,
+      connectionTimeoutMillis: 5_000,
+    })
     fresh.on('error', () => {})
     await fresh.connect()
     const { rows } = await fresh.query<{ held: boolean }>(
