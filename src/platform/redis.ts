@@ -42,8 +42,6 @@ export interface RedisLinkOptions {
   /** Shown in the log and in Redis's CLIENT LIST. */
   name: string
   prefix?: string | undefined
-  /** A command that takes longer rejects, though the connection may be well. */
-  commandTimeoutMs?: number
   connectWaitMs?: number
 }
 
@@ -54,7 +52,7 @@ const handshakeMs = 2_000
 
 /** The connection is begun at once; errors go to the log, once per outage. */
 export function connectRedis(url: string, log: RedisLog | undefined, options: RedisLinkOptions): RedisLink {
-  const { name, prefix = 'parley:', commandTimeoutMs, connectWaitMs = 2_000 } = options
+  const { name, prefix = 'parley:', connectWaitMs = 2_000 } = options
   const client = new Redis(url, {
     connectionName: `parley-${name}`,
     enableOfflineQueue: false,
@@ -68,7 +66,7 @@ export function connectRedis(url: string, log: RedisLog | undefined, options: Re
     maxLoadingRetryTime: 500,
     keepAlive: 10_000,
     disableClientInfo: true,
-    ...(commandTimeoutMs !== undefined && { commandTimeout: commandTimeoutMs }),
+    // No commandTimeout: it would cut handshake and pings too. See `within`.
     // Half of the delay is random: instances that lost the same server do not come back in step.
     retryStrategy: (times) => Math.min(1_000, 50 * 2 ** Math.min(times, 5)) * (0.5 + Math.random() / 2),
   })
@@ -178,5 +176,18 @@ export function connectRedis(url: string, log: RedisLog | undefined, options: Re
       // While it waits to reconnect there is no socket whose end could be told.
       await Promise.race([ended, new Promise<void>((resolve) => setTimeout(resolve, 100).unref())])
     },
+  }
+}
+
+/** What `work` resolves to, or a rejection when that takes longer than `ms`. The work itself goes on. */
+export async function within<T>(ms: number, work: Promise<T>): Promise<T> {
+  let timer: NodeJS.Timeout | undefined
+  const late = new Promise<never>((_resolve, reject) => {
+    timer = setTimeout(() => reject(new Error(`Redis took longer than ${ms} ms.`)), ms)
+  })
+  try {
+    return await Promise.race([work, late])
+  } finally {
+    clearTimeout(timer)
   }
 }
