@@ -2,7 +2,6 @@ import { type ChildProcess, execFileSync, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { accessSync, constants } from 'node:fs'
 import { chmod, mkdtemp, rm } from 'node:fs/promises'
-import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { delimiter, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -49,28 +48,6 @@ export async function scratch(name: string): Promise<{ dir: string; remove: () =
   const dir = await mkdtemp(join(tmpdir(), `parley-${name}-`))
   await chmod(dir, 0o755)
   return { dir, remove: () => rm(dir, { recursive: true, force: true, maxRetries: 5 }) }
-}
-
-const given = new Set<number>()
-
-/**
- * A TCP port of 127.0.0.1 on which nothing listens. It is taken from below 32768: the kernel hands out the ones above
- * to outgoing connections, which then collide with a server that starts a moment later.
- */
-export async function freePort(): Promise<number> {
-  for (let attempt = 0; attempt < 200; attempt++) {
-    const port = 20_000 + Math.floor(Math.random() * 12_000)
-    if (given.has(port)) continue
-    const server = createServer()
-    const free = await new Promise<boolean>((resolve) => {
-      server.once('error', () => resolve(false)).listen(port, '127.0.0.1', () => resolve(true))
-    })
-    server.close()
-    if (!free) continue
-    given.add(port)
-    return port
-  }
-  throw new Error('No free port was found between 20000 and 32000.')
 }
 
 export type Running = { child: ChildProcess; output: () => string; stop: () => Promise<void> }
