@@ -1,0 +1,127 @@
+import { createHash } from 'node:crypto'
+import swagger from '@fastify/swagger'
+import scalar from '@scalar/fastify-api-reference'
+import { jsonSchemaTransform, jsonSchemaTransformObject } from 'fastify-type-provider-zod'
+import type { App } from './types.ts'
+
+export const openapiPath = '/api/v1/openapi.json'
+
+const tags = [
+  { name: 'auth', description: 'Accounts, sessions and tokens' },
+  { name: 'users', description: 'Profiles' },
+  { name: 'chats', description: 'Direct chats, groups and their members' },
+  { name: 'messages', description: 'Messages, history and cursors' },
+  { name: 'sync', description: 'Catching up' },
+  { name: 'operations', description: 'Health and metrics' },
+]
+
+interface Documented {
+  components?: { schemas?: Record<string, unknown> }
+}
+
+function refsIn(value: unknown): string[] {
+  return Array.from(JSON.stringify(value).matchAll(/"#\/components\/schemas\/([^"]+)"/g), (match) => match[1]!)
+}
+
+/**
+ * The schemas come twice, as input (`ThingInput`) and as output; what nothing refers to is dropped, and an input that has no
+ * twin left takes the plain name.
+ */
+export function tidy<T extends object>(document: T): T {
+  const { components, ...rest } = document as Documented
+  const all = components?.schemas ?? {}
+  const used = new Set<string>()
+  const add = (name: string) => {
+    if (used.has(name) || !(name in all)) return
+    used.add(name)
+    refsIn(all[name]).forEach(add)
+  }
+  refsIn(rest).forEach(add)
+  const names = new Map(
+    Array.from(used, (name) => {
+      const plain = name.replace(/Input$/, '')
+      return [name, used.has(plain) ? name : plain]
+    }),
+  )
+  const schemas = Object.fromEntries(
+    Array.from(names, ([name, as]) => [as, all[name]] as const).sort(([a], [b]) => (a < b ? -1 : 1)),
+  )
+  return JSON.parse(
+    JSON.stringify({ ...rest, components: { ...components, schemas } })
+      .replaceAll('"description":"Default Response"', '"description":"Done"')
+      .replace(/"#\/components\/schemas\/([^"]+)"/g, (_, name: string) => `"#/components/schemas/${names.get(name) ?? name}"`),
+  ) as T
+}
+
+/** Describes every route that is registered afterwards, at `openapiPath` and browsable at `/docs`. */
+export async function addOpenApi(app: App, version: string): Promise<void> {
+  await app.register(swagger, {
+    openapi: {
+      openapi: '3.1.0',
+      info: {
+        title: 'Parley',
+        version,
+        license: { name: 'MIT', identifier: 'MIT' },
+        description:
+          'The REST interface of a self-hosted messenger. Errors have one form (`Error`); ids are UUIDs, times RFC 3339 in UTC. ' +
+          'Events come over the WebSocket at `/ws`.',
+      },
+      servers: [{ url: '/', description: 'This server' }],
+      tags,
+      components: { securitySchemes: { bearerAuth: { type: 'http', scheme: 'bearer', bearerFormat: 'JWT' } } },
+      security: [{ bearerAuth: [] }],
+    },
+    transform: (document) => {
+      // The documentation covers what is meant for callers: described routes alone.
+      const { schema, url, route } = document
+      if (!schema?.summary) return { schema: { ...schema, hide: true }, url }
+      const described = { ...schema, ...(route.config?.public && { security: [] }) }
+      return jsonSchemaTransform({ ...document, schema: described })
+    },
+    transformObject: (document) => tidy(jsonSchemaTransformObject(document)),
+  })
+
+  let text: string | undefined
+  app.route({
+    method: 'GET',
+    url: openapiPath,
+    config: { public: true, rateLimit: false },
+    logLevel: 'warn',
+    handler: async (_request, reply) => {
+      text ??= JSON.stringify(app.swagger())
+      return reply.header('Content-Type', 'application/json; charset=utf-8').header('Cache-Control', 'no-cache').send(text)
+    },
+  })
+
+  await app.register(async (docs) => {
+    docs.addHook('onRoute', (route) => {
+      route.config = { ...route.config, public: true, rateLimit: false }
+    })
+    // The page holds one inline script, which is the same each time: it is allowed by its hash, nothing else is.
+    docs.addHook('onSend', async (_request, reply, payload) => {
+      if (typeof payload !== 'string' || !String(reply.getHeader('content-type')).startsWith('text/html')) return payload
+      const hashes = Array.from(
+        payload.matchAll(/<script(?![^>]*\ssrc=)[^>]*>([\s\S]*?)<\/script>/g),
+        (match) => `'sha256-${createHash('sha256').update(match[1]!).digest('base64')}'`,
+      )
+      reply.header(
+        'Content-Security-Policy',
+        `default-src 'none'; script-src 'self' ${hashes.join(' ')}; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; font-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'`,
+      )
+      return payload
+    })
+    await docs.register(scalar, {
+      routePrefix: '/docs',
+      logLevel: 'warn',
+      configuration: {
+        url: openapiPath,
+        pageTitle: 'Parley API',
+        withDefaultFonts: false,
+        telemetry: false,
+        hideClientButton: true,
+        agent: { disabled: true },
+        mcp: { disabled: true },
+      },
+    })
+  })
+}
