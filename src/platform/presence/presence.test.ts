@@ -1,0 +1,302 @@
+import { type ChildProcess, fork } from 'node:child_process'
+import { randomUUID } from 'node:crypto'
+import { once } from 'node:events'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { fileURLToPath } from 'node:url'
+import { Redis } from 'ioredis'
+import { afterEach, describe, expect, test, vi } from 'vitest'
+import { type PrivateRedis, redisUrl, startRedis } from '../../../test/support/services.ts'
+import { createMemoryPresence, createMemoryPresenceHub } from './memory.ts'
+import type { PresenceStore } from './presence.ts'
+import { createRedisPresence } from './redis.ts'
+
+const cleanups: (() => Promise<unknown> | unknown)[] = []
+afterEach(async () => {
+  for (const cleanup of cleanups.splice(0).reverse()) await cleanup()
+})
+
+/** A listener of each kind. */
+function ears(store: PresenceStore) {
+  const heard = { ended: vi.fn<(users: string[]) => void>(), gone: vi.fn(), returned: vi.fn<(users: string[]) => void>() }
+  store.onLeaseEnded(heard.ended)
+  store.onInstanceGone(heard.gone)
+  store.onReturned(heard.returned)
+  return heard
+}
+
+const kept = (store: PresenceStore) => {
+  cleanups.push(() => store.close())
+  return store
+}
+const until = (check: () => unknown, timeout = 5_000) => vi.waitFor(check, { timeout, interval: 20 })
+const who = async (store: PresenceStore, ...users: string[]) => [...(await store.online(users))].sort()
+
+async function instanceOf(url: string, prefix: string, ...users: string[]) {
+  const file = fileURLToPath(new URL('./presence.fixture.ts', import.meta.url))
+  const child = fork(file, [url, prefix, ...users], { execArgv: [] })
+  cleanups.push(() => end(child))
+  expect(await message(child)).toBe('ready')
+  return child
+}
+async function end(child: ChildProcess) {
+  if (child.exitCode !== null || child.signalCode !== null) return
+  const exited = once(child, 'exit')
+  child.kill('SIGKILL')
+  await exited
+}
+const message = async (child: ChildProcess) => (await once(child, 'message'))[0] as unknown
+
+describe.each([
+  [
+    'memory',
+    () => {
+      const hub = createMemoryPresenceHub()
+      return async () => createMemoryPresence(hub)
+    },
+  ],
+  [
+    'redis',
+    () => {
+      const options = { url: redisUrl(), prefix: `${randomUUID()}:` }
+      return () => createRedisPresence(options)
+    },
+  ],
+])('presence (%s)', (_kind, world) => {
+  async function two() {
+    const make = world()
+    return [kept(await make()), kept(await make())] as const
+  }
+
+  test('users of any instance are online, until none has them', async () => {
+    const [a, b] = await two()
+    await a.add(['ann', 'bob'])
+    await b.add(['bob', 'cyd'])
+    await b.add(['cyd'])
+    for (const store of [a, b]) expect(await who(store, 'ann', 'bob', 'cyd', 'dan')).toEqual(['ann', 'bob', 'cyd'])
+    await a.remove(['ann', 'bob'])
+    await a.remove(['never there'])
+    for (const store of [a, b]) expect(await who(store, 'ann', 'bob', 'cyd')).toEqual(['bob', 'cyd'])
+    expect(await who(a)).toEqual([])
+  })
+
+  test('thousands at once', async () => {
+    const [a, b] = await two()
+    const users = Array.from({ length: 4_500 }, (_, i) => `user${i}`)
+    await a.add(users)
+    expect((await b.online([...users, 'nobody'])).size).toBe(4_500)
+    await a.remove(users.slice(1))
+    expect([...(await b.online(users))]).toEqual(['user0'])
+  })
+
+  test('changes in quick succession end as the last one says', async () => {
+    const [a, b] = await two()
+    const changes: Promise<void>[] = []
+    for (let i = 0; i < 100; i++) changes.push(a.add(['ann']), a.remove(['ann']), a.remove(['bob']), a.add(['bob']))
+    await Promise.all(changes)
+    expect(await who(b, 'ann', 'bob')).toEqual(['bob'])
+    expect(await who(a, 'ann', 'bob')).toEqual(['bob'])
+  })
+
+  test('open chats of all instances', async () => {
+    const [a, b] = await two()
+    await a.openChat('c1', 'ann')
+    await a.openChat('c1', 'ann')
+    await b.openChat('c1', 'ann')
+    await b.openChat('c1', 'bob')
+    await b.openChat('c2', 'cyd')
+    for (const store of [a, b]) expect((await store.openUsers('c1')).sort()).toEqual(['ann', 'bob'])
+    await a.closeChat('c1', 'ann')
+    await a.closeChat('c3', 'ann')
+    await b.closeChat('c1', 'bob')
+    for (const store of [a, b]) expect(await store.openUsers('c1')).toEqual(['ann'])
+    expect(await a.openUsers('c3')).toEqual([])
+  })
+
+  test('of a crowd at one chat 1,000 are named', async () => {
+    const [a, b] = await two()
+    await Promise.all(Array.from({ length: 1_500 }, (_, i) => a.openChat('crowd', `user${i}`)))
+    for (const store of [a, b]) expect(new Set(await store.openUsers('crowd')).size).toBe(1_000)
+  })
+
+  test('close gives everything back at once, and is no ended lease', async () => {
+    const [a, b] = await two()
+    const heard = ears(b)
+    await a.add(['ann'])
+    await a.openChat('c', 'ann')
+    // Long enough to be known to the other, and for it to have settled.
+    await sleep(2_600)
+    await a.close()
+    await a.close()
+    expect(await who(b, 'ann')).toEqual([])
+    expect(await b.openUsers('c')).toEqual([])
+    await until(() => expect(heard.gone).toHaveBeenCalledTimes(1))
+    await sleep(200)
+    expect(heard.ended).not.toHaveBeenCalled()
+  })
+})
+
+test('in memory an instance dies: one other is told of its users, all of its going; and it may come back', async () => {
+  const hub = createMemoryPresenceHub({ leaseMs: 30 })
+  const [a, b, c] = [createMemoryPresence(hub), createMemoryPresence(hub), createMemoryPresence(hub)]
+  const [inA, inB, inC] = [ears(a), ears(b), ears(c)]
+  await a.add(['ann', 'bob'])
+  await b.add(['bob'])
+  hub.kill(a)
+  expect(await who(b, 'ann')).toEqual(['ann'])
+  await until(() => expect(inB.gone).toHaveBeenCalledTimes(1))
+  expect([...inB.ended.mock.calls, ...inC.ended.mock.calls]).toEqual([[['ann']]])
+  expect(inC.gone).toHaveBeenCalledTimes(1)
+  expect(await who(c, 'ann', 'bob')).toEqual(['bob'])
+  hub.revive(a)
+  expect(inA.returned.mock.calls).toEqual([[['ann', 'bob']]])
+  expect(await who(c, 'ann', 'bob')).toEqual(['ann', 'bob'])
+})
+
+describe('presence over Redis', () => {
+  const setting = () => ({ url: redisUrl(), prefix: `${randomUUID()}:` })
+  async function privateRedis(): Promise<PrivateRedis> {
+    const redis = await startRedis()
+    cleanups.push(() => redis.stop())
+    return redis
+  }
+
+  test('a killed instance: within 3 s exactly one other is told of its users, and all of its going', async () => {
+    const options = setting()
+    const [a, b] = [kept(await createRedisPresence(options)), kept(await createRedisPresence(options))]
+    const [inA, inB] = [ears(a), ears(b)]
+    const child = await instanceOf(options.url, options.prefix, 'ann', 'bob')
+    await a.add(['bob'])
+    await a.openChat('c', 'bob')
+    expect(await who(b, 'ann', 'bob')).toEqual(['ann', 'bob'])
+    await sleep(2_500)
+    child.kill('SIGKILL')
+    await until(() => expect([inA.gone.mock.calls, inB.gone.mock.calls].map((calls) => calls.length)).toEqual([1, 1]), 3_000)
+    await until(() => expect([...inA.ended.mock.calls, ...inB.ended.mock.calls]).toEqual([[['ann']]]), 500)
+    expect(await who(b, 'ann', 'bob')).toEqual(['bob'])
+    await sleep(1_000)
+    expect(inA.ended.mock.calls.length + inB.ended.mock.calls.length).toBe(1)
+    expect([inA.returned.mock.calls, inB.returned.mock.calls]).toEqual([[], []])
+  })
+
+  test('an event loop blocked for 3 s does not lose the lease', async () => {
+    const options = setting()
+    const a = kept(await createRedisPresence(options))
+    const heard = ears(a)
+    const child = await instanceOf(options.url, options.prefix, 'ann')
+    await sleep(2_100)
+    const answer = message(child)
+    child.send('block')
+    const begun = performance.now()
+    while (performance.now() - begun < 2_900) {
+      expect(await who(a, 'ann')).toEqual(['ann'])
+      await sleep(50)
+    }
+    expect(await answer).toBe('unblocked')
+    await sleep(1_000)
+    expect(await who(a, 'ann')).toEqual(['ann'])
+    expect([heard.ended.mock.calls, heard.gone.mock.calls]).toEqual([[], []])
+  })
+
+  test('a frozen process loses its lease; when it goes on it is back and knows it', async () => {
+    const options = setting()
+    const a = kept(await createRedisPresence(options))
+    const heard = ears(a)
+    const child = await instanceOf(options.url, options.prefix, 'ann')
+    await sleep(2_100)
+    child.kill('SIGSTOP')
+    await until(() => expect(heard.ended.mock.calls).toEqual([[['ann']]]))
+    expect(await who(a, 'ann')).toEqual([])
+    const answer = message(child)
+    child.kill('SIGCONT')
+    expect(await answer).toEqual({ returned: ['ann'] })
+    expect(await who(a, 'ann')).toEqual(['ann'])
+  })
+
+  test('Redis loses everything: each instance writes its users anew, and nobody is given up', async () => {
+    const options = setting()
+    const redis = await privateRedis()
+    options.url = redis.url
+    const [a, b] = [kept(await createRedisPresence(options)), kept(await createRedisPresence(options))]
+    const [inA, inB] = [ears(a), ears(b)]
+    await a.add(['ann', 'bob'])
+    await b.add(['cyd'])
+    await a.openChat('c', 'ann')
+    await sleep(2_100)
+    const admin = new Redis(redis.url)
+    await admin.flushall()
+    admin.disconnect()
+    await until(async () => expect(await who(b, 'ann', 'bob', 'cyd')).toEqual(['ann', 'bob', 'cyd']), 1_000)
+    await until(async () => expect(await b.openUsers('c')).toEqual(['ann']), 1_000)
+    await until(() => expect(inA.returned.mock.calls).toEqual([[['ann', 'bob']]]))
+    await sleep(2_500)
+    expect([inA.ended, inB.ended, inA.gone, inB.gone].map((listener) => listener.mock.calls.length)).toEqual([0, 0, 0, 0])
+  })
+
+  test('Redis away: nothing rejects or waits, one knows one’s own; back again, everything is written', async () => {
+    const redis = await privateRedis()
+    const options = { url: redis.url, prefix: `${randomUUID()}:` }
+    const [a, b] = [kept(await createRedisPresence(options)), kept(await createRedisPresence(options))]
+    const [inA, inB] = [ears(a), ears(b)]
+    await a.add(['ann', 'eve'])
+    await b.add(['bob'])
+    await redis.stop()
+    await sleep(50)
+    const begun = performance.now()
+    await a.add(['cyd'])
+    await a.remove(['eve'])
+    await a.openChat('c', 'cyd')
+    expect(await who(a, 'ann', 'bob', 'cyd', 'eve')).toEqual(['ann', 'cyd'])
+    expect(await a.openUsers('c')).toEqual(['cyd'])
+    expect(performance.now() - begun).toBeLessThan(100)
+    await redis.start()
+    await until(async () => expect(await who(b, 'ann', 'bob', 'cyd', 'eve')).toEqual(['ann', 'bob', 'cyd']))
+    await until(async () => expect(await b.openUsers('c')).toEqual(['cyd']))
+    await sleep(2_500)
+    expect([inA.ended, inB.ended, inA.gone, inB.gone].map((listener) => listener.mock.calls.length)).toEqual([0, 0, 0, 0])
+  })
+
+  test.each([1_400, 4_000])('Redis hangs for %i ms: nobody is taken for gone', async (ms) => {
+    const redis = await privateRedis()
+    const options = { url: redis.url, prefix: `${randomUUID()}:` }
+    const [a, b] = [kept(await createRedisPresence(options)), kept(await createRedisPresence(options))]
+    const [inA, inB] = [ears(a), ears(b)]
+    await a.add(['ann'])
+    await b.add(['bob'])
+    await sleep(2_600)
+    redis.pause()
+    const begun = performance.now()
+    expect(await who(a, 'ann', 'bob')).toEqual(['ann'])
+    expect(performance.now() - begun).toBeLessThan(1_000)
+    await sleep(ms - 600)
+    redis.resume()
+    await until(async () => expect(await who(a, 'ann', 'bob')).toEqual(['ann', 'bob']))
+    await sleep(2_500)
+    expect([inA.ended, inB.ended, inA.gone, inB.gone].map((listener) => listener.mock.calls.length)).toEqual([0, 0, 0, 0])
+  })
+
+  test('what a dead process left behind is cleared up by the next one', async () => {
+    const options = setting()
+    const child = await instanceOf(options.url, options.prefix, 'ann', 'bob')
+    await end(child)
+    const next = kept(await createRedisPresence(options))
+    const heard = ears(next)
+    await next.add(['bob'])
+    await until(() => expect(heard.ended.mock.calls).toEqual([[['ann']]]))
+    expect(await who(next, 'ann', 'bob')).toEqual(['bob'])
+  })
+
+  test('close leaves no lease, no key of its own and no thread: the process ends', async () => {
+    const options = setting()
+    const child = await instanceOf(options.url, options.prefix, 'ann')
+    const answer = message(child)
+    child.send('close')
+    expect(await answer).toBe('closed')
+    const redis = new Redis(options.url)
+    expect(await redis.zcard(`${options.prefix}presence:instances`)).toBe(0)
+    expect(await redis.keys(`${options.prefix}presence:i:*`)).toEqual([])
+    redis.disconnect()
+    const exited = once(child, 'exit')
+    child.disconnect()
+    expect(await exited).toEqual([0, null])
+  })
+})
