@@ -23,7 +23,7 @@ type Known = FastifyRequest & { [who]?: Identity }
 
 /** The token of `Authorization: Bearer …`. Throws `unauthorized`. */
 export function bearerToken(header: string | undefined): string {
-  const token = /^Bearer +([\w.~+/=-]+) *$/i.exec(header ?? '')?.[1]
+  const token = /^Bearer +(\S+) *$/i.exec(header ?? '')?.[1]
   if (token === undefined) throw new AppError('unauthorized')
   return token
 }
