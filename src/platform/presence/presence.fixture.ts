@@ -14,6 +14,8 @@ process.on('message', async (message) => {
     process.send?.('unblocked')
   } else {
     await presence.close()
+    // From here on it has to end by itself.
+    process.removeAllListeners('disconnect')
     process.send?.('closed')
   }
 })

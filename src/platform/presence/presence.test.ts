@@ -4,37 +4,36 @@ import { once } from 'node:events'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import { Redis } from 'ioredis'
-import { afterEach, describe, expect, test, vi } from 'vitest'
+import { describe, expect, type TestContext, test, vi } from 'vitest'
 import { type PrivateRedis, redisUrl, startRedis } from '../../../test/support/services.ts'
 import { createMemoryPresence, createMemoryPresenceHub } from './memory.ts'
 import type { PresenceStore } from './presence.ts'
 import { createRedisPresence } from './redis.ts'
 
-const cleanups: (() => Promise<unknown> | unknown)[] = []
-afterEach(async () => {
-  for (const cleanup of cleanups.splice(0).reverse()) await cleanup()
-})
+/** Tests here mostly wait for leases, so they run side by side; each clears up after itself. */
+type OnFinish = TestContext['onTestFinished']
 
-/** A listener of each kind. */
+/** What a store told, by kind. (No mocks: the start of a test beside this one would clear them.) */
 function ears(store: PresenceStore) {
-  const heard = { ended: vi.fn<(users: string[]) => void>(), gone: vi.fn(), returned: vi.fn<(users: string[]) => void>() }
-  store.onLeaseEnded(heard.ended)
-  store.onInstanceGone(heard.gone)
-  store.onReturned(heard.returned)
+  const heard = { ended: [] as string[][], gone: 0, returned: [] as string[][] }
+  store.onLeaseEnded((users) => heard.ended.push(users))
+  store.onInstanceGone(() => heard.gone++)
+  store.onReturned((users) => heard.returned.push(users))
   return heard
 }
 
-const kept = (store: PresenceStore) => {
-  cleanups.push(() => store.close())
+async function kept(onFinish: OnFinish, making: Promise<PresenceStore>) {
+  const store = await making
+  onFinish(() => store.close())
   return store
 }
 const until = (check: () => unknown, timeout = 5_000) => vi.waitFor(check, { timeout, interval: 20 })
 const who = async (store: PresenceStore, ...users: string[]) => [...(await store.online(users))].sort()
 
-async function instanceOf(url: string, prefix: string, ...users: string[]) {
+async function instanceOf(onFinish: OnFinish, url: string, prefix: string, ...users: string[]) {
   const file = fileURLToPath(new URL('./presence.fixture.ts', import.meta.url))
   const child = fork(file, [url, prefix, ...users], { execArgv: [] })
-  cleanups.push(() => end(child))
+  onFinish(() => end(child))
   expect(await message(child)).toBe('ready')
   return child
 }
@@ -46,7 +45,7 @@ async function end(child: ChildProcess) {
 }
 const message = async (child: ChildProcess) => (await once(child, 'message'))[0] as unknown
 
-describe.each([
+describe.concurrent.each([
   [
     'memory',
     () => {
@@ -62,13 +61,13 @@ describe.each([
     },
   ],
 ])('presence (%s)', (_kind, world) => {
-  async function two() {
+  async function two(onFinish: OnFinish) {
     const make = world()
-    return [kept(await make()), kept(await make())] as const
+    return [await kept(onFinish, make()), await kept(onFinish, make())] as const
   }
 
-  test('users of any instance are online, until none has them', async () => {
-    const [a, b] = await two()
+  test('users of any instance are online, until none has them', async ({ onTestFinished }) => {
+    const [a, b] = await two(onTestFinished)
     await a.add(['ann', 'bob'])
     await b.add(['bob', 'cyd'])
     await b.add(['cyd'])
@@ -79,8 +78,8 @@ describe.each([
     expect(await who(a)).toEqual([])
   })
 
-  test('thousands at once', async () => {
-    const [a, b] = await two()
+  test('thousands at once', async ({ onTestFinished }) => {
+    const [a, b] = await two(onTestFinished)
     const users = Array.from({ length: 4_500 }, (_, i) => `user${i}`)
     await a.add(users)
     expect((await b.online([...users, 'nobody'])).size).toBe(4_500)
@@ -88,8 +87,8 @@ describe.each([
     expect([...(await b.online(users))]).toEqual(['user0'])
   })
 
-  test('changes in quick succession end as the last one says', async () => {
-    const [a, b] = await two()
+  test('changes in quick succession end as the last one says', async ({ onTestFinished }) => {
+    const [a, b] = await two(onTestFinished)
     const changes: Promise<void>[] = []
     for (let i = 0; i < 100; i++) changes.push(a.add(['ann']), a.remove(['ann']), a.remove(['bob']), a.add(['bob']))
     await Promise.all(changes)
@@ -97,8 +96,8 @@ describe.each([
     expect(await who(a, 'ann', 'bob')).toEqual(['bob'])
   })
 
-  test('open chats of all instances', async () => {
-    const [a, b] = await two()
+  test('open chats of all instances', async ({ onTestFinished }) => {
+    const [a, b] = await two(onTestFinished)
     await a.openChat('c1', 'ann')
     await a.openChat('c1', 'ann')
     await b.openChat('c1', 'ann')
@@ -112,14 +111,14 @@ describe.each([
     expect(await a.openUsers('c3')).toEqual([])
   })
 
-  test('of a crowd at one chat 1,000 are named', async () => {
-    const [a, b] = await two()
+  test('of a crowd at one chat 1,000 are named', async ({ onTestFinished }) => {
+    const [a, b] = await two(onTestFinished)
     await Promise.all(Array.from({ length: 1_500 }, (_, i) => a.openChat('crowd', `user${i}`)))
     for (const store of [a, b]) expect(new Set(await store.openUsers('crowd')).size).toBe(1_000)
   })
 
-  test('close gives everything back at once, and is no ended lease', async () => {
-    const [a, b] = await two()
+  test('close gives everything back at once, and is no ended lease', async ({ onTestFinished }) => {
+    const [a, b] = await two(onTestFinished)
     const heard = ears(b)
     await a.add(['ann'])
     await a.openChat('c', 'ann')
@@ -129,9 +128,9 @@ describe.each([
     await a.close()
     expect(await who(b, 'ann')).toEqual([])
     expect(await b.openUsers('c')).toEqual([])
-    await until(() => expect(heard.gone).toHaveBeenCalledTimes(1))
+    await until(() => expect(heard.gone).toBe(1))
     await sleep(200)
-    expect(heard.ended).not.toHaveBeenCalled()
+    expect(heard.ended).toEqual([])
   })
 })
 
@@ -143,46 +142,51 @@ test('in memory an instance dies: one other is told of its users, all of its goi
   await b.add(['bob'])
   hub.kill(a)
   expect(await who(b, 'ann')).toEqual(['ann'])
-  await until(() => expect(inB.gone).toHaveBeenCalledTimes(1))
-  expect([...inB.ended.mock.calls, ...inC.ended.mock.calls]).toEqual([[['ann']]])
-  expect(inC.gone).toHaveBeenCalledTimes(1)
+  await until(() => expect(inB.gone).toBe(1))
+  expect([...inB.ended, ...inC.ended]).toEqual([['ann']])
+  expect(inC.gone).toBe(1)
   expect(await who(c, 'ann', 'bob')).toEqual(['bob'])
   hub.revive(a)
-  expect(inA.returned.mock.calls).toEqual([[['ann', 'bob']]])
+  expect(inA.returned).toEqual([['ann', 'bob']])
   expect(await who(c, 'ann', 'bob')).toEqual(['ann', 'bob'])
 })
 
-describe('presence over Redis', () => {
+describe.concurrent('presence over Redis', () => {
   const setting = () => ({ url: redisUrl(), prefix: `${randomUUID()}:` })
-  async function privateRedis(): Promise<PrivateRedis> {
+  async function privateRedis(onFinish: OnFinish): Promise<PrivateRedis> {
     const redis = await startRedis()
-    cleanups.push(() => redis.stop())
+    onFinish(() => redis.stop())
     return redis
   }
 
-  test('a killed instance: within 3 s exactly one other is told of its users, and all of its going', async () => {
+  test('a killed instance: within 3 s exactly one other is told of its users, and all of its going', async ({
+    onTestFinished,
+  }) => {
     const options = setting()
-    const [a, b] = [kept(await createRedisPresence(options)), kept(await createRedisPresence(options))]
+    const [a, b] = [
+      await kept(onTestFinished, createRedisPresence(options)),
+      await kept(onTestFinished, createRedisPresence(options)),
+    ]
     const [inA, inB] = [ears(a), ears(b)]
-    const child = await instanceOf(options.url, options.prefix, 'ann', 'bob')
+    const child = await instanceOf(onTestFinished, options.url, options.prefix, 'ann', 'bob')
     await a.add(['bob'])
     await a.openChat('c', 'bob')
     expect(await who(b, 'ann', 'bob')).toEqual(['ann', 'bob'])
     await sleep(2_500)
     child.kill('SIGKILL')
-    await until(() => expect([inA.gone.mock.calls, inB.gone.mock.calls].map((calls) => calls.length)).toEqual([1, 1]), 3_000)
-    await until(() => expect([...inA.ended.mock.calls, ...inB.ended.mock.calls]).toEqual([[['ann']]]), 500)
+    await until(() => expect([inA.gone, inB.gone]).toEqual([1, 1]), 3_000)
+    await until(() => expect([...inA.ended, ...inB.ended]).toEqual([['ann']]), 500)
     expect(await who(b, 'ann', 'bob')).toEqual(['bob'])
     await sleep(1_000)
-    expect(inA.ended.mock.calls.length + inB.ended.mock.calls.length).toBe(1)
-    expect([inA.returned.mock.calls, inB.returned.mock.calls]).toEqual([[], []])
+    expect(inA.ended.length + inB.ended.length).toBe(1)
+    expect([inA.returned, inB.returned]).toEqual([[], []])
   })
 
-  test('an event loop blocked for 3 s does not lose the lease', async () => {
+  test('an event loop blocked for 3 s does not lose the lease', async ({ onTestFinished }) => {
     const options = setting()
-    const a = kept(await createRedisPresence(options))
+    const a = await kept(onTestFinished, createRedisPresence(options))
     const heard = ears(a)
-    const child = await instanceOf(options.url, options.prefix, 'ann')
+    const child = await instanceOf(onTestFinished, options.url, options.prefix, 'ann')
     await sleep(2_100)
     const answer = message(child)
     child.send('block')
@@ -194,17 +198,17 @@ describe('presence over Redis', () => {
     expect(await answer).toBe('unblocked')
     await sleep(1_000)
     expect(await who(a, 'ann')).toEqual(['ann'])
-    expect([heard.ended.mock.calls, heard.gone.mock.calls]).toEqual([[], []])
+    expect([heard.ended, heard.gone]).toEqual([[], 0])
   })
 
-  test('a frozen process loses its lease; when it goes on it is back and knows it', async () => {
+  test('a frozen process loses its lease; when it goes on it is back and knows it', async ({ onTestFinished }) => {
     const options = setting()
-    const a = kept(await createRedisPresence(options))
+    const a = await kept(onTestFinished, createRedisPresence(options))
     const heard = ears(a)
-    const child = await instanceOf(options.url, options.prefix, 'ann')
+    const child = await instanceOf(onTestFinished, options.url, options.prefix, 'ann')
     await sleep(2_100)
     child.kill('SIGSTOP')
-    await until(() => expect(heard.ended.mock.calls).toEqual([[['ann']]]))
+    await until(() => expect(heard.ended).toEqual([['ann']]))
     expect(await who(a, 'ann')).toEqual([])
     const answer = message(child)
     child.kill('SIGCONT')
@@ -212,11 +216,14 @@ describe('presence over Redis', () => {
     expect(await who(a, 'ann')).toEqual(['ann'])
   })
 
-  test('Redis loses everything: each instance writes its users anew, and nobody is given up', async () => {
+  test('Redis loses everything: each instance writes its users anew, and nobody is given up', async ({ onTestFinished }) => {
     const options = setting()
-    const redis = await privateRedis()
+    const redis = await privateRedis(onTestFinished)
     options.url = redis.url
-    const [a, b] = [kept(await createRedisPresence(options)), kept(await createRedisPresence(options))]
+    const [a, b] = [
+      await kept(onTestFinished, createRedisPresence(options)),
+      await kept(onTestFinished, createRedisPresence(options)),
+    ]
     const [inA, inB] = [ears(a), ears(b)]
     await a.add(['ann', 'bob'])
     await b.add(['cyd'])
@@ -227,15 +234,20 @@ describe('presence over Redis', () => {
     admin.disconnect()
     await until(async () => expect(await who(b, 'ann', 'bob', 'cyd')).toEqual(['ann', 'bob', 'cyd']), 1_000)
     await until(async () => expect(await b.openUsers('c')).toEqual(['ann']), 1_000)
-    await until(() => expect(inA.returned.mock.calls).toEqual([[['ann', 'bob']]]))
+    await until(() => expect(inA.returned).toEqual([['ann', 'bob']]))
     await sleep(2_500)
-    expect([inA.ended, inB.ended, inA.gone, inB.gone].map((listener) => listener.mock.calls.length)).toEqual([0, 0, 0, 0])
+    expect([inA.ended, inB.ended, inA.gone, inB.gone]).toEqual([[], [], 0, 0])
   })
 
-  test('Redis away: nothing rejects or waits, one knows one’s own; back again, everything is written', async () => {
-    const redis = await privateRedis()
+  test('Redis away: nothing rejects or waits, one knows one’s own; back again, everything is written', async ({
+    onTestFinished,
+  }) => {
+    const redis = await privateRedis(onTestFinished)
     const options = { url: redis.url, prefix: `${randomUUID()}:` }
-    const [a, b] = [kept(await createRedisPresence(options)), kept(await createRedisPresence(options))]
+    const [a, b] = [
+      await kept(onTestFinished, createRedisPresence(options)),
+      await kept(onTestFinished, createRedisPresence(options)),
+    ]
     const [inA, inB] = [ears(a), ears(b)]
     await a.add(['ann', 'eve'])
     await b.add(['bob'])
@@ -252,13 +264,16 @@ describe('presence over Redis', () => {
     await until(async () => expect(await who(b, 'ann', 'bob', 'cyd', 'eve')).toEqual(['ann', 'bob', 'cyd']))
     await until(async () => expect(await b.openUsers('c')).toEqual(['cyd']))
     await sleep(2_500)
-    expect([inA.ended, inB.ended, inA.gone, inB.gone].map((listener) => listener.mock.calls.length)).toEqual([0, 0, 0, 0])
+    expect([inA.ended, inB.ended, inA.gone, inB.gone]).toEqual([[], [], 0, 0])
   })
 
-  test.each([1_400, 4_000])('Redis hangs for %i ms: nobody is taken for gone', async (ms) => {
-    const redis = await privateRedis()
+  test.for([1_400, 4_000])('Redis hangs for %i ms: nobody is taken for gone', async (ms, { onTestFinished }) => {
+    const redis = await privateRedis(onTestFinished)
     const options = { url: redis.url, prefix: `${randomUUID()}:` }
-    const [a, b] = [kept(await createRedisPresence(options)), kept(await createRedisPresence(options))]
+    const [a, b] = [
+      await kept(onTestFinished, createRedisPresence(options)),
+      await kept(onTestFinished, createRedisPresence(options)),
+    ]
     const [inA, inB] = [ears(a), ears(b)]
     await a.add(['ann'])
     await b.add(['bob'])
@@ -271,23 +286,23 @@ describe('presence over Redis', () => {
     redis.resume()
     await until(async () => expect(await who(a, 'ann', 'bob')).toEqual(['ann', 'bob']))
     await sleep(2_500)
-    expect([inA.ended, inB.ended, inA.gone, inB.gone].map((listener) => listener.mock.calls.length)).toEqual([0, 0, 0, 0])
+    expect([inA.ended, inB.ended, inA.gone, inB.gone]).toEqual([[], [], 0, 0])
   })
 
-  test('what a dead process left behind is cleared up by the next one', async () => {
+  test('what a dead process left behind is cleared up by the next one', async ({ onTestFinished }) => {
     const options = setting()
-    const child = await instanceOf(options.url, options.prefix, 'ann', 'bob')
+    const child = await instanceOf(onTestFinished, options.url, options.prefix, 'ann', 'bob')
     await end(child)
-    const next = kept(await createRedisPresence(options))
+    const next = await kept(onTestFinished, createRedisPresence(options))
     const heard = ears(next)
     await next.add(['bob'])
-    await until(() => expect(heard.ended.mock.calls).toEqual([[['ann']]]))
+    await until(() => expect(heard.ended).toEqual([['ann']]))
     expect(await who(next, 'ann', 'bob')).toEqual(['bob'])
   })
 
-  test('close leaves no lease, no key of its own and no thread: the process ends', async () => {
+  test('close leaves no lease, no key of its own and no thread: the process ends', async ({ onTestFinished }) => {
     const options = setting()
-    const child = await instanceOf(options.url, options.prefix, 'ann')
+    const child = await instanceOf(onTestFinished, options.url, options.prefix, 'ann')
     const answer = message(child)
     child.send('close')
     expect(await answer).toBe('closed')
