@@ -1,0 +1,34 @@
+import type { Control } from '../../platform/control.ts'
+import type { Db, Queryable } from '../../platform/db/db.ts'
+import type { LimitRule, Limits } from '../../platform/limits/limits.ts'
+import type { Passwords } from '../../platform/passwords.ts'
+import type { Me, Relation } from '../../protocol/resources.ts'
+import type { BriefCache } from './briefs.ts'
+
+/** An event of a user's own stream; `prev` is the version of the user's clock before it. */
+export interface UserStamped {
+  version: number
+  prev: number
+  event: { type: 'me_updated'; me: Me }
+}
+
+/** What profiles need, and the hooks that modules above fill. */
+export interface UsersDeps {
+  db: Db
+  control: Control
+  limits: Limits
+  passwords: Passwords
+  briefCache: BriefCache
+  /** Wrong passwords of somebody who is signed in. */
+  passwordRule: LimitRule
+  /** How `viewerId` stands to these; who is not in the answer is a stranger. */
+  relations(viewerId: string, ids: readonly string[]): Promise<Map<string, Relation>>
+  /** Who of these is connected. */
+  online(ids: readonly string[]): Promise<Set<string>>
+  /** Tells the user's own devices, after the commit. */
+  tellUser(userId: string, stamped: UserStamped): void
+  /** Ends all sessions of a user but one, and answers which; their end is announced after the commit. */
+  endSessions(tx: Queryable, userId: string, except?: string): Promise<string[]>
+  /** What else goes with an account: groups get another owner. */
+  onDelete(tx: Queryable, userId: string): Promise<void>
+}

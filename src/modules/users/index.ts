@@ -1,0 +1,6 @@
+export { type BriefCache, createBriefCache } from './briefs.ts'
+export type { UserStamped, UsersDeps } from './deps.ts'
+export { usersRoutes } from './routes.ts'
+export { displayName } from './schema.ts'
+export { briefs, createUser, deletedName, meOf, publicUsers } from './service.ts'
+export { tickClock } from './store.ts'

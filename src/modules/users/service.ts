@@ -1,0 +1,158 @@
+import { v7 as uuidv7 } from 'uuid'
+import { type Queryable, violatedUnique } from '../../platform/db/db.ts'
+import { AppError } from '../../platform/errors.ts'
+import { takeLimit } from '../../platform/limits/take.ts'
+import type { Me, Relation, UserBrief, UserPublic } from '../../protocol/resources.ts'
+import type { UsersDeps } from './deps.ts'
+import type { FoundUser, MePatch } from './schema.ts'
+import * as store from './store.ts'
+
+/** What a deleted account is called. */
+export const deletedName = 'Deleted account'
+
+const maxFound = 20
+
+/** What `users_…` stand for when a name is taken. */
+function asTaken(error: unknown): unknown {
+  const constraint = violatedUnique(error)
+  if (constraint === 'users_username') return new AppError('username_taken')
+  if (constraint === 'users_phone') return new AppError('phone_taken')
+  if (constraint === 'users_email') return new AppError('email_taken')
+  return error
+}
+
+/**
+ * Makes an account and its clock. Without a display name it is the username, never phone or email, which are private.
+ * Rejects with `username_taken`, `phone_taken` or `email_taken`; the transaction is of no more use then.
+ */
+export async function createUser(
+  tx: Queryable,
+  { display_name, ...user }: Omit<store.NewUser, 'id' | 'display_name'> & { display_name?: string | undefined },
+): Promise<Me> {
+  try {
+    return await store.insertUser(tx, { ...user, id: uuidv7(), display_name: display_name ?? user.username ?? 'User' })
+  } catch (error) {
+    throw asTaken(error)
+  }
+}
+
+/** My own profile. Rejects with `user_not_found` when the account is deleted. */
+export async function meOf(db: Queryable, id: string): Promise<Me> {
+  const me = await store.selectMe(db, id)
+  if (!me) throw new AppError('user_not_found')
+  return me
+}
+
+/** Profiles as they stand beside messages, by id; unknown ids are left out. Deleted accounts are called `deletedName`. */
+export function briefs(deps: Pick<UsersDeps, 'db' | 'briefCache'>, ids: readonly string[]): Promise<Map<string, UserBrief>> {
+  return deps.briefCache.load(deps.db, ids)
+}
+
+interface Seen {
+  user: UserPublic
+  relation: Relation
+}
+
+/** What `viewerId` may see of these people. */
+async function see(
+  deps: Pick<UsersDeps, 'relations' | 'online'>,
+  viewerId: string,
+  rows: readonly store.ProfileRow[],
+): Promise<Seen[]> {
+  const ids = rows.map(({ id }) => id)
+  const [relations, online] = await Promise.all([deps.relations(viewerId, ids), deps.online(ids)])
+  return rows.map(({ status, privacy_last_seen, deleted_at, ...row }) => {
+    const relation = relations.get(row.id) ?? 'none'
+    const isMine = row.id === viewerId
+    const tellsLastSeen =
+      isMine || privacy_last_seen === 'everyone' || (privacy_last_seen === 'contacts' && relation === 'contact')
+    return {
+      relation,
+      user: {
+        ...row,
+        // Who is invisible looks as if they had not come back since they were last seen.
+        is_online: deleted_at === null && (isMine || status !== 'invisible') && online.has(row.id),
+        last_seen: tellsLastSeen ? row.last_seen : null,
+      },
+    }
+  })
+}
+
+/** Public profiles by id, as `viewerId` sees them; unknown ids are left out. */
+export async function publicUsers(
+  deps: Pick<UsersDeps, 'db' | 'relations' | 'online'>,
+  viewerId: string,
+  ids: readonly string[],
+): Promise<Map<string, UserPublic>> {
+  if (ids.length === 0) return new Map()
+  const seen = await see(deps, viewerId, await store.selectProfiles(deps.db, [...new Set(ids)]))
+  return new Map(seen.map(({ user }) => [user.id, user]))
+}
+
+/** One public profile. Rejects with `user_not_found`; a deleted account is still found. */
+export async function publicUser(deps: UsersDeps, viewerId: string, id: string): Promise<UserPublic> {
+  const user = (await publicUsers(deps, viewerId, [id])).get(id)
+  if (!user) throw new AppError('user_not_found')
+  return user
+}
+
+/** At most 20 people whose username or display name has `q` in it; the closest first. */
+export async function searchUsers(deps: UsersDeps, viewerId: string, q: string): Promise<FoundUser[]> {
+  const seen = await see(deps, viewerId, await store.searchProfiles(deps.db, q, maxFound))
+  return seen.map(({ user, relation }) => ({ ...user, relation }))
+}
+
+/** Rejects with `username_taken`. A patch without any field changes nothing and is told to nobody. */
+export async function updateMe(deps: UsersDeps, userId: string, patch: MePatch): Promise<Me> {
+  const { privacy, ...fields } = patch
+  if (Object.keys({ ...fields, ...privacy }).length === 0) return meOf(deps.db, userId)
+  const { me, version } = await deps.db
+    .transaction(async (tx) => {
+      const version = await store.tickClock(tx, userId)
+      const me = await store.updateMe(tx, userId, patch)
+      if (!me) throw new AppError('user_not_found')
+      return { me, version }
+    })
+    .catch((error: unknown) => {
+      throw asTaken(error)
+    })
+  deps.control.announce({ user_changed: userId })
+  deps.tellUser(userId, { version, prev: version - 1, event: { type: 'me_updated', me } })
+  return me
+}
+
+/** The hash that `password` belongs to. Rejects with `wrong_password`, and with `rate_limited` after too many of those. */
+async function checkPassword(deps: UsersDeps, userId: string, password: string): Promise<string> {
+  // Counted before the comparison: guesses that come at once do not pass together.
+  await takeLimit(deps.limits, 'password', userId, deps.passwordRule)
+  const hash = await store.selectPasswordHash(deps.db, userId)
+  if (!(await deps.passwords.matches(password, hash)) || hash === null) throw new AppError('wrong_password')
+  await deps.limits.reset('password', userId)
+  return hash
+}
+
+/** Ends every other session of the user. Rejects with `wrong_password`. */
+export async function changePassword(
+  deps: UsersDeps,
+  { user_id, session_id }: { user_id: string; session_id: string },
+  { old_password, new_password }: { old_password: string; new_password: string },
+): Promise<void> {
+  const checked = await checkPassword(deps, user_id, old_password)
+  const replacement = await deps.passwords.hash(new_password)
+  const ended = await deps.db.transaction(async (tx) => {
+    if (!(await store.replacePasswordHash(tx, user_id, checked, replacement))) throw new AppError('wrong_password')
+    return deps.endSessions(tx, user_id, session_id)
+  })
+  if (ended.length > 0) deps.control.announce({ sessions_ended: ended })
+}
+
+/** Blanks the profile and ends all sessions; messages stay. Rejects with `wrong_password`. */
+export async function deleteAccount(deps: UsersDeps, userId: string, password: string): Promise<void> {
+  const checked = await checkPassword(deps, userId, password)
+  const ended = await deps.db.transaction(async (tx) => {
+    if (!(await store.blankUser(tx, userId, checked, deletedName))) throw new AppError('wrong_password')
+    await deps.onDelete(tx, userId)
+    return deps.endSessions(tx, userId)
+  })
+  deps.control.announce({ sessions_ended: ended, user_changed: userId })
+}

@@ -1,0 +1,127 @@
+import { type Queryable, type Sql, sql } from '../../platform/db/db.ts'
+import type { Me, UserBrief, UserPublic } from '../../protocol/resources.ts'
+import type { MePatch } from './schema.ts'
+
+const briefColumns = sql`u.id, u.username, u.display_name, u.avatar->>'url' AS avatar_url`
+
+const meColumns = sql`${briefColumns}, u.phone, u.email, u.bio, u.status, u.is_premium, u.created_at, u.last_seen,
+  jsonb_build_object('last_seen', u.privacy_last_seen, 'dm', u.privacy_dm) AS privacy`
+
+const profileColumns = sql`${briefColumns}, u.bio, u.is_premium, u.last_seen, u.status, u.privacy_last_seen, u.deleted_at`
+
+/** What is shown of somebody, before it is decided to whom. */
+export type ProfileRow = Omit<UserPublic, 'is_online'> & {
+  status: Me['status']
+  privacy_last_seen: Me['privacy']['last_seen']
+  deleted_at: string | null
+}
+
+export interface NewUser {
+  id: string
+  username?: string | undefined
+  phone?: string | undefined
+  email?: string | undefined
+  display_name: string
+  password_hash?: string | undefined
+}
+
+/** Fails on the unique indexes `users_username`, `users_phone` and `users_email`. */
+export async function insertUser(tx: Queryable, user: NewUser): Promise<Me> {
+  const [row] = await tx.query<Me>(sql`
+    WITH clock AS (INSERT INTO user_clock (user_id) VALUES (${user.id}))
+    INSERT INTO users AS u (id, username, phone, email, display_name, password_hash)
+    VALUES (${user.id}, ${user.username ?? null}, ${user.phone ?? null}, ${user.email ?? null}, ${user.display_name}, ${user.password_hash ?? null})
+    RETURNING ${meColumns}`)
+  return row!
+}
+
+/** By `users_pkey`; nothing of a deleted account. */
+export async function selectMe(db: Queryable, id: string): Promise<Me | undefined> {
+  const [row] = await db.query<Me>(sql`SELECT ${meColumns} FROM users u WHERE u.id = ${id} AND u.deleted_at IS NULL`)
+  return row
+}
+
+/** The user's clock goes up by one; the row stays locked, so that changes of one user come one after another. */
+export async function tickClock(tx: Queryable, id: string): Promise<number> {
+  const [row] = await tx.query<{ version: number }>(
+    sql`UPDATE user_clock SET version = version + 1 WHERE user_id = ${id} RETURNING version`,
+  )
+  return row!.version
+}
+
+/** Fails on the unique index `users_username`. Undefined when the account is deleted. */
+export async function updateMe(tx: Queryable, id: string, patch: MePatch): Promise<Me | undefined> {
+  const [row] = await tx.query<Me>(sql`
+    UPDATE users u SET
+      username = coalesce(${patch.username ?? null}, username),
+      display_name = coalesce(${patch.display_name ?? null}, display_name),
+      bio = coalesce(${patch.bio ?? null}, bio),
+      status = coalesce(${patch.status ?? null}, status),
+      privacy_last_seen = coalesce(${patch.privacy?.last_seen ?? null}, privacy_last_seen),
+      privacy_dm = coalesce(${patch.privacy?.dm ?? null}, privacy_dm)
+    WHERE id = ${id} AND deleted_at IS NULL
+    RETURNING ${meColumns}`)
+  return row
+}
+
+/** By `users_pkey`; deleted accounts too. */
+export function selectBriefs(db: Queryable, ids: readonly string[]): Promise<UserBrief[]> {
+  return db.query<UserBrief>(sql`SELECT ${briefColumns} FROM users u WHERE u.id = ANY(${ids}::uuid[])`)
+}
+
+/** By `users_pkey`; deleted accounts too. */
+export function selectProfiles(db: Queryable, ids: readonly string[]): Promise<ProfileRow[]> {
+  return db.query<ProfileRow>(sql`SELECT ${profileColumns} FROM users u WHERE u.id = ANY(${ids}::uuid[])`)
+}
+
+// Enough to sort the best to the top without sorting everybody whose name has an `a`.
+const considered = 500
+const escaped = (text: string) => text.replace(/[\\%_]/g, '\\$&')
+
+/**
+ * At most `limit` accounts, who is called exactly so first, then those whose username begins with it. By `users_search`
+ * (trigrams) and `users_username`: less than three characters have no trigram of their own but at the beginning of a name.
+ */
+export function searchProfiles(db: Queryable, q: string, limit: number): Promise<ProfileRow[]> {
+  const start = `${escaped(q)}%`
+  const pattern = Array.from(q).length < 3 ? start : `%${start}`
+  const columns: Sql = profileColumns
+  return db.query<ProfileRow>(sql`
+    WITH named AS (
+      SELECT id FROM users WHERE lower(username) = lower(${q}::text) AND deleted_at IS NULL
+    ), alike AS (
+      SELECT id FROM users
+      WHERE deleted_at IS NULL AND (lower(username) LIKE lower(${pattern}::text) OR lower(display_name) LIKE lower(${pattern}::text))
+      LIMIT ${considered}
+    )
+    SELECT ${columns} FROM users u
+    WHERE u.id IN (SELECT id FROM named UNION SELECT id FROM alike)
+    ORDER BY u.id IN (SELECT id FROM named) DESC, lower(u.username) LIKE lower(${start}::text) IS TRUE DESC, lower(coalesce(u.username, u.display_name)), u.id
+    LIMIT ${limit}`)
+}
+
+export async function selectPasswordHash(db: Queryable, id: string): Promise<string | null> {
+  const [row] = await db.query<{ password_hash: string | null }>(
+    sql`SELECT password_hash FROM users WHERE id = ${id} AND deleted_at IS NULL`,
+  )
+  return row?.password_hash ?? null
+}
+
+/** False when the password is no longer the one that was checked. */
+export async function replacePasswordHash(tx: Queryable, id: string, checked: string, replacement: string): Promise<boolean> {
+  const rows = await tx.query(
+    sql`UPDATE users SET password_hash = ${replacement} WHERE id = ${id} AND password_hash = ${checked} AND deleted_at IS NULL RETURNING id`,
+  )
+  return rows.length > 0
+}
+
+/** Leaves of a profile what messages need. False when the password is no longer the one that was checked. */
+export async function blankUser(tx: Queryable, id: string, checked: string, display_name: string): Promise<boolean> {
+  const rows = await tx.query(sql`
+    UPDATE users SET
+      username = NULL, phone = NULL, email = NULL, phone_verified_at = NULL, email_verified_at = NULL, password_hash = NULL,
+      display_name = ${display_name}, bio = '', avatar = NULL, status = 'online', is_premium = false, last_seen = NULL, deleted_at = now()
+    WHERE id = ${id} AND password_hash = ${checked} AND deleted_at IS NULL
+    RETURNING id`)
+  return rows.length > 0
+}
