@@ -53,13 +53,13 @@ export async function scratch(name: string): Promise<{ dir: string; remove: () =
 export type Running = { child: ChildProcess; output: () => string; stop: () => Promise<void> }
 
 /**
- * Starts a program and resolves once its output matches `ready`; rejects with what it wrote when it ends before that
+ * Starts a program and resolves once its output matches `ready`, or `ready` answers true; rejects with what it wrote when it ends before that
  * or is not ready within 15 s. `stop` sends SIGTERM, after 5 s SIGKILL, and resolves when it is gone.
  */
 export async function start(
   command: string,
   args: string[],
-  options: { env?: NodeJS.ProcessEnv; cwd?: string; ready: RegExp },
+  options: { env?: NodeJS.ProcessEnv; cwd?: string; ready: RegExp | (() => Promise<boolean>) },
 ): Promise<Running> {
   const child = spawn(command, args, {
     env: options.env ?? process.env,
@@ -83,13 +83,20 @@ export async function start(
   try {
     await new Promise<void>((resolve, reject) => {
       const late = setTimeout(() => reject(new Error(`${command} was not ready in 15 s:\n${text}`)), 15_000)
+      const done = () => {
+        clearTimeout(late)
+        clearInterval(asking)
+        resolve()
+      }
+      const { ready } = options
+      const asking = setInterval(async () => {
+        if (typeof ready === 'function' && (await ready())) done()
+      }, 50)
       const read = (chunk: Buffer) => {
         text += chunk
-        if (options.ready.test(text)) {
-          clearTimeout(late)
-          resolve()
-        }
+        if (ready instanceof RegExp && ready.test(text)) done()
       }
+      child.once('exit', () => clearInterval(asking))
       child.stdout.on('data', read)
       child.stderr.on('data', read)
       child.once('error', reject)
