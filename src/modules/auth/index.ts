@@ -1,0 +1,6 @@
+export { type Authenticator, createAuthenticator } from './authenticator.ts'
+export { type AuthDeps, type AuthOptions, createAuth } from './deps.ts'
+export { createKeys, type Keys } from './keys.ts'
+export { authRoutes, wellKnownRoutes } from './routes.ts'
+export { sweepSessions } from './sessions.ts'
+export { endSessionsOf, liveSessions } from './store.ts'

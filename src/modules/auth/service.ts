@@ -1,0 +1,74 @@
+import { AppError } from '../../platform/errors.ts'
+import type { Identity } from '../../platform/identity.ts'
+import { addressKey, takeLimit } from '../../platform/limits/take.ts'
+import type { Me } from '../../protocol/resources.ts'
+import { createUser, meOf } from '../users/index.ts'
+import type { AuthDeps, Client } from './deps.ts'
+import { attemptOf, countAttempt, forgetAttempts } from './failures.ts'
+import type { Login, Registration, SignedIn } from './schema.ts'
+import { makeRoom, type OpenedSession, openSession, tokensOf } from './sessions.ts'
+import { type AccountRow, lockAccount, selectAccount } from './store.ts'
+
+function signedIn(deps: AuthDeps, user: Me, session: OpenedSession): SignedIn {
+  return { user_id: user.id, ...tokensOf(deps, user.id, session.id, 1, session.refresh_token), user }
+}
+
+/**
+ * Makes an account and signs it in. Rejects with `registration_closed`, `rate_limited`, `overloaded`, or `username_taken`,
+ * `phone_taken` and `email_taken`, which the unique indexes decide.
+ */
+export async function register(
+  deps: AuthDeps,
+  { password, invite_code: _, ...profile }: Registration,
+  client: Client,
+): Promise<SignedIn> {
+  if (deps.config.registration === 'closed') throw new AppError('registration_closed')
+  await takeLimit(deps.limits, 'register', addressKey(client.ip), deps.config.limits.register)
+  const password_hash = await deps.passwords.hash(password)
+  const { user, session } = await deps.db.transaction(async (tx) => {
+    const user = await createUser(tx, { ...profile, password_hash })
+    return { user, session: await openSession(tx, deps, user.id, client) }
+  })
+  return signedIn(deps, user, session)
+}
+
+/**
+ * Signs in. Rejects with `invalid_credentials`, the same for an unknown account and after the same time; with
+ * `rate_limited` after too many failures, `overloaded` when too many passwords wait.
+ */
+export async function login(deps: AuthDeps, { login, password }: Login, client: Client): Promise<SignedIn> {
+  const attempt = attemptOf(login, addressKey(client.ip))
+  // One after another, so that several devices that sign in at once are not taken for guesses: each success takes its count
+  // back before the next one counts.
+  return deps.turns(attempt.pair, async () => {
+    try {
+      await countAttempt(deps.db, attempt, { pair: deps.config.limits.login, account: deps.config.limits.loginAccount })
+      const account = await selectAccount(deps.db, login)
+      const matches = await deps.passwords.matches(password, account?.password_hash)
+      if (!account || !matches) throw new AppError('invalid_credentials')
+      const signed = await openFor(deps, account, client)
+      await forgetAttempts(deps.db, attempt)
+      return signed
+    } catch (error) {
+      if (error instanceof AppError) deps.metrics.loginsRefused.inc({ reason: error.code })
+      throw error
+    }
+  })
+}
+
+async function openFor(deps: AuthDeps, account: AccountRow, client: Client): Promise<SignedIn> {
+  const { user, session, ended } = await deps.db.transaction(async (tx) => {
+    // The password may have changed while it was being compared; its change has ended all sessions but those made since.
+    if (!(await lockAccount(tx, account))) throw new AppError('invalid_credentials')
+    const ended = await makeRoom(tx, account.id)
+    const session = await openSession(tx, deps, account.id, client)
+    return { user: await meOf(tx, account.id), session, ended }
+  })
+  if (ended.length > 0) deps.control.announce({ sessions_ended: ended })
+  return signedIn(deps, user, session)
+}
+
+/** What `token` stands for. */
+export async function verify(deps: AuthDeps, { user_id, expires_at }: Identity) {
+  return { valid: true, user: await meOf(deps.db, user_id), expires_at: new Date(expires_at * 1000).toISOString() } as const
+}
