@@ -206,7 +206,7 @@ export async function registerGateway(app: FastifyInstance, options: GatewayOpti
     errorHandler: (_error, socket) => socket.terminate(),
   })
 
-  await app.register(async (scope) => {
+  await app.register(async (scope: FastifyInstance) => {
     scope.get('/ws', {
       websocket: true,
       config: { public: true, rateLimit: false },

@@ -1,0 +1,66 @@
+import { LRUCache } from 'lru-cache'
+import { type Queryable, sql } from '../../platform/db/db.ts'
+import type { ChatType, Role } from '../../protocol/resources.ts'
+
+/**
+ * Who may do what in a chat, as of one `acl_version`. It may be old: whoever writes by it compares `acl_version` under
+ * the lock of the chat's counters row, and loads it anew where it differs.
+ */
+export interface Acl {
+  chat_id: string
+  type: ChatType
+  acl_version: number
+  /** Nobody may write here any more. */
+  deleted: boolean
+  roles: ReadonlyMap<string, Role>
+}
+
+export interface AclCache {
+  /** From the cache, else from the database; undefined where there is no such chat. */
+  get(q: Queryable, chatId: string): Promise<Acl | undefined> | Acl | undefined
+  /** The cached one was seen to be old. */
+  forget(chatId: string): void
+}
+
+/** Bounded by the number of members held, some 100 bytes each. */
+const maxMembers = 200_000
+
+export function createAclCache(): AclCache {
+  const cache = new LRUCache<string, Acl>({ maxSize: maxMembers, sizeCalculation: (acl) => acl.roles.size + 2 })
+  const loading = new Map<string, Promise<Acl | undefined>>()
+  return {
+    get(q, chatId) {
+      const cached = cache.get(chatId)
+      if (cached) return cached
+      const running = loading.get(chatId)
+      if (running) return running
+      const load = loadAcl(q, chatId)
+        .then((acl) => {
+          // Forgotten meanwhile: answer, but do not keep.
+          if (acl && loading.get(chatId) === load) cache.set(chatId, acl)
+          return acl
+        })
+        .finally(() => {
+          if (loading.get(chatId) === load) loading.delete(chatId)
+        })
+      loading.set(chatId, load)
+      return load
+    },
+    forget(chatId) {
+      cache.delete(chatId)
+      loading.delete(chatId)
+    },
+  }
+}
+
+/** One statement, so that version and members are of one snapshot. Served by the keys of the three tables. */
+async function loadAcl(q: Queryable, chatId: string): Promise<Acl | undefined> {
+  const [row] = await q.query<{ type: ChatType; acl_version: number; deleted: boolean; roles: Record<string, Role> | null }>(sql`
+    SELECT c.type, k.acl_version, c.deleted_at IS NOT NULL AS deleted,
+      (SELECT jsonb_object_agg(m.user_id, m.role) FROM chat_members m WHERE m.chat_id = k.chat_id AND m.left_at IS NULL) AS roles
+    FROM chat_counters k JOIN chats c ON c.id = k.chat_id
+    WHERE k.chat_id = ${chatId}`)
+  if (!row) return undefined
+  const { type, acl_version, deleted, roles } = row
+  return { chat_id: chatId, type, acl_version, deleted, roles: new Map(Object.entries(roles ?? {})) }
+}

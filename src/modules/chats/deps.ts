@@ -1,0 +1,40 @@
+import type { Db, Queryable } from '../../platform/db/db.ts'
+import type { News } from '../../platform/news.ts'
+import type { Chat, Message, UserBrief, UserPublic } from '../../protocol/resources.ts'
+import type { AclCache } from './acl.ts'
+
+/** What a chat shows of its messages; the messages module answers it. */
+export interface Summary {
+  last_message: Message | null
+  unread_count: number
+  mention_count: number
+}
+
+export type Unread = Pick<Summary, 'unread_count' | 'mention_count'>
+
+/** Where a viewer stands in a chat. */
+export interface Standing {
+  chat_id: string
+  type: Chat['type']
+  last_seq: number
+  read_seq: number
+  cleared_seq: number
+}
+
+export interface ChatDeps {
+  db: Db
+  news: News
+  acl: AclCache
+  groupMaxMembers: number
+  onError: (error: unknown, what: string) => void
+  briefs(ids: readonly string[]): Promise<Map<string, UserBrief>>
+  /** Those of these users who exist and are not deleted. */
+  existingUsers(ids: readonly string[]): Promise<Set<string>>
+  publicUsers(viewerId: string, ids: readonly string[]): Promise<Map<string, UserPublic>>
+  /** Hook: the last message and the unread count of each chat, in a bounded number of queries. */
+  summaries(q: Queryable, viewerId: string, standings: readonly Standing[]): Promise<Map<string, Summary>>
+  /** Hook: the unread counts alone. */
+  unread(q: Queryable, viewerId: string, standings: readonly Standing[]): Promise<Map<string, Unread>>
+  /** Hook: who wrote the messages in each range, with the range's last message id; by position. */
+  authorsOf(q: Queryable, ranges: readonly { chat_id: string; after: number; until: number }[]): Promise<{ sender_id: string; last_id: string }[][]>
+}

@@ -1,0 +1,136 @@
+import { type Queryable, sql } from '../../platform/db/db.ts'
+import { AppError } from '../../platform/errors.ts'
+import type { Chat, ChatType, Member, Role } from '../../protocol/resources.ts'
+import type { ChatDeps } from './deps.ts'
+import { activeMembers, type MemberRow, memberResource, membersPage } from './members.ts'
+import { type MyRow, myResource } from './mine.ts'
+
+/** Chats as one member sees them. However many chats, the number of queries is the same. */
+
+export interface ChatRow extends MyRow {
+  name: string | null
+  description: string
+  slug: string | null
+  owner_id: string | null
+  created_at: string
+  member_count: number
+  version: number
+  my_role: Role
+  peer_id: string | null
+  /** The user's clock at the last change of what is theirs in this chat. */
+  my_version: number
+}
+
+/** These chats of this user; those that are not theirs are left out. Keys of the tables. */
+export async function chatRows(q: Queryable, userId: string, chatIds: readonly string[]): Promise<ChatRow[]> {
+  return q.query<ChatRow>(sql`
+    SELECT c.id AS chat_id, c.type, c.name, c.description, c.slug, c.owner_id, c.created_at, k.member_count, k.last_seq, k.version,
+      m.role AS my_role, m.read_seq, m.delivered_seq, u.archived_seq, u.pinned_at, u.muted_until, u.cleared_seq, u.version AS my_version,
+      CASE WHEN c.type = 'dm' THEN coalesce(
+        (SELECT p.user_id FROM chat_members p WHERE p.chat_id = c.id AND p.user_id <> u.user_id LIMIT 1), u.user_id) END AS peer_id
+    FROM user_chats u
+    JOIN chats c ON c.id = u.chat_id AND c.deleted_at IS NULL
+    JOIN chat_counters k ON k.chat_id = u.chat_id
+    JOIN chat_members m ON m.chat_id = u.chat_id AND m.user_id = u.user_id AND m.left_at IS NULL
+    WHERE u.user_id = ${userId} AND u.is_member AND u.chat_id = ANY(${chatIds}::uuid[])`)
+}
+
+/** In the order of `rows`. */
+export async function chatViews(deps: ChatDeps, q: Queryable, userId: string, rows: readonly ChatRow[]): Promise<Chat[]> {
+  const peerIds = [...new Set(rows.map((row) => row.peer_id).filter((id) => id !== null))]
+  // One after the other: `q` may be a single connection.
+  const summaries = await deps.summaries(q, userId, rows)
+  const peers = await deps.publicUsers(userId, peerIds)
+  return rows.map((row) => {
+    const { last_message, unread_count, mention_count } = summaries.get(row.chat_id)!
+    const peer = row.peer_id === null ? null : (peers.get(row.peer_id) ?? null)
+    return {
+      id: row.chat_id,
+      type: row.type,
+      name: row.type === 'dm' ? (peer?.username ?? peer?.display_name ?? null) : row.name,
+      description: row.description,
+      avatar_url: row.type === 'dm' ? (peer?.avatar_url ?? null) : null,
+      slug: row.slug,
+      owner_id: row.owner_id,
+      member_count: row.member_count,
+      created_at: row.created_at,
+      peer,
+      my_role: row.my_role,
+      last_seq: row.last_seq,
+      version: row.version,
+      last_message,
+      last_message_at: last_message?.created_at ?? null,
+      unread_count,
+      mention_count,
+      my: myResource(row),
+    }
+  })
+}
+
+/** More chats than this are listed page by page. */
+export const maxListed = 500
+
+interface ListKey {
+  chat_id: string
+  last_seq: number
+  archived_seq: number | null
+  pinned_at: string | null
+  muted_until: string | null
+  cleared_seq: number
+  read_seq: number
+  delivered_seq: number
+  at: string
+}
+
+/** Pinned first, then by latest message; `count` counts them all, `after` is the id of the last chat of the page before. */
+export async function listChats(deps: ChatDeps, userId: string, options: { archived: boolean; limit: number; after?: string | undefined }) {
+  const keys = await deps.db.query<ListKey>(sql`
+    SELECT u.chat_id, k.last_seq, u.archived_seq, u.pinned_at, u.muted_until, u.cleared_seq, 0 AS read_seq, 0 AS delivered_seq,
+      coalesce((SELECT created_at FROM messages WHERE chat_id = u.chat_id AND seq = k.last_seq), c.created_at) AS at
+    FROM user_chats u JOIN chat_counters k ON k.chat_id = u.chat_id JOIN chats c ON c.id = u.chat_id
+    WHERE u.user_id = ${userId} AND u.is_member AND c.deleted_at IS NULL`)
+  const listed = keys
+    .filter((key) => (key.last_seq > key.cleared_seq || key.cleared_seq === 0) && myResource(key).archived === options.archived)
+    .sort((a, b) => Number(b.pinned_at !== null) - Number(a.pinned_at !== null) || (a.at < b.at ? 1 : a.at > b.at ? -1 : a.chat_id < b.chat_id ? 1 : -1))
+  const start = options.after === undefined ? 0 : listed.findIndex((key) => key.chat_id === options.after) + 1
+  const page = listed.slice(start, start + options.limit)
+  const rows = new Map((await chatRows(deps.db, userId, page.map((key) => key.chat_id))).map((row) => [row.chat_id, row]))
+  const chats = await chatViews(deps, deps.db, userId, page.map((key) => rows.get(key.chat_id)).filter((row) => row !== undefined))
+  const has_more = start + page.length < listed.length
+  return { chats, count: listed.length, has_more, next_cursor: has_more ? page.at(-1)!.chat_id : null }
+}
+
+/** Rejects with `chat_not_found` where the chat is not this user's to see. */
+export async function accessChat(deps: ChatDeps, userId: string, chatId: string): Promise<ChatRow> {
+  const [row] = await chatRows(deps.db, userId, [chatId])
+  if (!row) throw new AppError('chat_not_found')
+  return row
+}
+
+export async function viewChat(deps: ChatDeps, userId: string, chatId: string): Promise<Chat> {
+  const [chat] = await chatViews(deps, deps.db, userId, [await accessChat(deps, userId, chatId)])
+  return chat!
+}
+
+export async function viewChatWithMembers(deps: ChatDeps, userId: string, chatId: string) {
+  const chat = await viewChat(deps, userId, chatId)
+  return { ...chat, members: await memberViews(deps, await activeMembers(deps.db, [chatId], 50)) }
+}
+
+export async function memberViews(deps: Pick<ChatDeps, 'briefs'>, rows: readonly MemberRow[]): Promise<Member[]> {
+  const people = await deps.briefs(rows.map((row) => row.user_id))
+  return rows.map((row) => memberResource(row, people.get(row.user_id)!))
+}
+
+export async function listMembers(deps: ChatDeps, userId: string, chatId: string, options: { limit: number; cursor?: string | undefined }) {
+  await accessChat(deps, userId, chatId)
+  const rows = await membersPage(deps.db, chatId, options.cursor ?? '00000000-0000-0000-0000-000000000000', options.limit + 1)
+  const has_more = rows.length > options.limit
+  const page = rows.slice(0, options.limit)
+  return { members: await memberViews(deps, page), has_more, next_cursor: has_more ? page.at(-1)!.user_id : null }
+}
+
+/** A chat's type by its id, for whoever is a member; decides which rules a call goes by. */
+export async function typeOf(deps: ChatDeps, userId: string, chatId: string): Promise<ChatType> {
+  return (await accessChat(deps, userId, chatId)).type
+}

@@ -1,0 +1,62 @@
+import { type Db, sql } from '../../platform/db/db.ts'
+import type { MessageType } from '../../protocol/resources.ts'
+
+/** One message to be written. `id` and `client_id` are made before, so that a second try is the same send. */
+export interface Send {
+  id: string
+  chat_id: string
+  sender_id: string
+  client_id: string
+  message_type: MessageType
+  content: string
+  reply_to_seq: number | null
+}
+
+/** A chat whose counters row was locked, as it stood before the batch. */
+export interface LockedCounters {
+  chat_id: string
+  last_seq: number
+  version: number
+  acl_version: number
+  at: string
+}
+
+/**
+ * Writes a batch in one statement and one commit, so that no turn of the event loop falls inside a lock. Counters are
+ * locked in the order of their keys; seq and version follow on from them without a gap. Of a chat whose `acl_version`
+ * is not the expected one nothing is written; of one that was busy (`patient` false) neither, and it is not answered.
+ * Fails as a whole: on a unique violation (messages_client_id) nothing is written and no number is lost.
+ */
+export async function writeBatch(db: Db, chats: ReadonlyMap<string, number>, sends: readonly Send[], patient: boolean): Promise<LockedCounters[]> {
+  const ids = [...chats.keys()]
+  const wait = patient ? sql`` : sql`SKIP LOCKED`
+  return db.query<LockedCounters>(sql`
+    WITH expected AS (
+      SELECT chat_id, acl_version FROM unnest(${ids}::uuid[], ${[...chats.values()]}::bigint[]) AS t(chat_id, acl_version)
+    ), locked AS MATERIALIZED (
+      SELECT k.chat_id, k.last_seq, k.version, k.acl_version FROM chat_counters k
+      WHERE k.chat_id = ANY(${ids}::uuid[]) ORDER BY k.chat_id FOR NO KEY UPDATE ${wait}
+    ), clock AS MATERIALIZED (
+      -- After the locks, so that times follow the order of seq.
+      SELECT date_trunc('milliseconds', clock_timestamp()) AS at, count(*) FROM locked
+    ), admitted AS (
+      SELECT l.chat_id, l.last_seq, l.version FROM locked l JOIN expected e ON e.chat_id = l.chat_id AND e.acl_version = l.acl_version
+    ), numbered AS (
+      SELECT i.chat_id, i.id, i.sender_id, i.client_id, i.reply_to_seq, i.message_type, i.content,
+        a.last_seq + row_number() OVER w AS seq, a.version + row_number() OVER w AS version
+      FROM unnest(${sends.map((s) => s.chat_id)}::uuid[], ${sends.map((s) => s.id)}::uuid[], ${sends.map((s) => s.sender_id)}::uuid[],
+        ${sends.map((s) => s.client_id)}::uuid[], ${sends.map((s) => s.reply_to_seq)}::bigint[], ${sends.map((s) => s.message_type)}::text[],
+        ${sends.map((s) => s.content)}::text[]) WITH ORDINALITY
+        AS i(chat_id, id, sender_id, client_id, reply_to_seq, message_type, content, n)
+      JOIN admitted a ON a.chat_id = i.chat_id
+      WINDOW w AS (PARTITION BY i.chat_id ORDER BY i.n)
+    ), moved AS (
+      UPDATE chat_counters k SET last_seq = c.last_seq, version = c.version
+      FROM (SELECT chat_id, max(seq) AS last_seq, max(version) AS version FROM numbered GROUP BY chat_id) c
+      WHERE k.chat_id = c.chat_id
+    ), written AS (
+      INSERT INTO messages (chat_id, seq, version, id, sender_id, client_id, created_at, reply_to_seq, message_type, content)
+      SELECT n.chat_id, n.seq, n.version, n.id, n.sender_id, n.client_id, clock.at, n.reply_to_seq, n.message_type, n.content FROM numbered n, clock
+    )
+    SELECT l.chat_id, l.last_seq, l.version, l.acl_version, clock.at FROM locked l, clock`)
+}

@@ -1,0 +1,140 @@
+import { v4 as uuidv4, v7 as uuidv7 } from 'uuid'
+import type { Queryable } from '../../platform/db/db.ts'
+import { AppError } from '../../platform/errors.ts'
+import type { Identity } from '../../platform/identity.ts'
+import { takeLimit } from '../../platform/limits/take.ts'
+import type { Stamped } from '../../platform/news.ts'
+import { frame } from '../../protocol/events.ts'
+import type { Message, UserBrief } from '../../protocol/resources.ts'
+import type { Acl, ChatRow } from '../chats/index.ts'
+import type { MessageDeps } from './deps.ts'
+import { type MessageRow, messageById, messagesAt, messagesBetween } from './rows.ts'
+import { messageEvents, messageViews, withTicks } from './views.ts'
+import type { Written } from './writer.ts'
+
+export interface SendInput {
+  chat_id: string
+  content: string
+  reply_to_id?: string | undefined
+  client_id?: string | undefined
+}
+
+/** Refuses whoever may not write here by this list of members. */
+export function checkMayWrite(acl: Acl | undefined, senderId: string): void {
+  const role = acl && !acl.deleted ? acl.roles.get(senderId) : undefined
+  if (!role) throw new AppError('chat_not_found')
+  if (role === 'subscriber' || (acl!.type === 'channel' && role === 'member')) throw new AppError('forbidden')
+}
+
+/** As `checkMayWrite`, but a refusal by a remembered list is decided once more by a fresh one. */
+async function accessToWrite(deps: MessageDeps, chatId: string, senderId: string): Promise<void> {
+  try {
+    checkMayWrite(await deps.acl.get(deps.db, chatId), senderId)
+  } catch {
+    deps.acl.forget(chatId)
+    checkMayWrite(await deps.acl.get(deps.db, chatId), senderId)
+  }
+}
+
+export interface Sent {
+  message: Message
+  duplicate: boolean
+}
+
+/**
+ * Resolves once the message has its place in the queue; `committed` resolves after its commit. Two steps, so that a
+ * connection's next send need not wait for this one's commit and still comes after it.
+ */
+export async function send(deps: MessageDeps, identity: Identity, input: SendInput): Promise<{ committed: Promise<Sent> }> {
+  const { user_id } = identity
+  await takeLimit(deps.limits, 'message', user_id, deps.messageRule)
+  await accessToWrite(deps, input.chat_id, user_id)
+  const reply_to_seq = input.reply_to_id === undefined ? null : await checkReply(deps.db, input.chat_id, input.reply_to_id)
+  const written = deps.writer.send({
+    id: uuidv7(),
+    chat_id: input.chat_id,
+    sender_id: user_id,
+    client_id: input.client_id ?? uuidv4(),
+    message_type: 'text',
+    content: input.content,
+    reply_to_seq,
+  })
+  const committed = written.then((done) => answer(deps, done))
+  // Whoever awaits it sees the refusal.
+  committed.catch(() => {})
+  return { committed }
+}
+
+/** A new message has no ticks yet; an earlier one is shown as it stands. */
+async function answer(deps: MessageDeps, { row, duplicate }: Written): Promise<Sent> {
+  if (duplicate) {
+    const rows = await messagesAt(deps.db, [row])
+    return { message: (await messageViews(deps.db, deps.briefs, rows))[0]!, duplicate }
+  }
+  const [event] = await messageEvents(deps.db, deps.briefs, [row])
+  return { message: withTicks(event!), duplicate }
+}
+
+/** The seq of the message replied to; it must be in the same chat. What a message's chat is never changes, so no lock is needed. */
+async function checkReply(q: Queryable, chatId: string, messageId: string): Promise<number> {
+  const row = await messageById(q, messageId)
+  if (row?.chat_id !== chatId) throw new AppError('invalid_reply')
+  return row.seq
+}
+
+/** The rows' `new_message` events, each telling the version that its sending took. */
+export async function newMessageEvents(q: Queryable, briefs: (ids: readonly string[]) => Promise<Map<string, UserBrief>>, rows: readonly MessageRow[]): Promise<Stamped[]> {
+  const events = await messageEvents(q, briefs, rows)
+  return events.map((message) => {
+    const { chat_id, version } = message
+    return { version, prev: version - 1, frame: frame({ type: 'new_message', chat_id, version, prev: version - 1, message }) }
+  })
+}
+
+/** Tells what was committed. Never rejects: whoever listens finds a hole by itself. */
+export async function tellWritten(deps: Pick<MessageDeps, 'db' | 'news' | 'briefs'> & { onError: (error: unknown, what: string) => void }, rows: readonly MessageRow[]): Promise<void> {
+  try {
+    const fresh = rows.filter((row) => !row.changed)
+    const events = await newMessageEvents(deps.db, deps.briefs, fresh)
+    const byChat = new Map<string, Stamped[]>()
+    for (const [n, { chat_id }] of fresh.entries()) {
+      const mine = byChat.get(chat_id)
+      if (mine) mine.push(events[n]!)
+      else byChat.set(chat_id, [events[n]!])
+    }
+    for (const [chatId, told] of byChat) deps.news.tell(`chat:${chatId}`, told)
+  } catch (error) {
+    deps.onError(error, 'a message could not be told')
+  }
+}
+
+export interface PageQuery {
+  limit: number
+  before?: number | undefined
+  after?: number | undefined
+  around?: number | undefined
+  offset: number
+}
+
+/** `seq` has no holes, so that a page is a range of it. The chat's row gives the snapshot's version. */
+export async function listMessages(deps: MessageDeps, q: Queryable, chat: Pick<ChatRow, 'chat_id' | 'last_seq' | 'cleared_seq' | 'version'>, query: PageQuery) {
+  const { limit, offset } = query
+  const first = chat.cleared_seq + 1
+  const last = chat.last_seq
+  let lo: number
+  let hi: number
+  if (query.after !== undefined) {
+    lo = Math.max(first, query.after + 1)
+    hi = Math.min(last, lo + limit - 1)
+  } else if (query.around !== undefined) {
+    lo = Math.max(first, Math.min(query.around, last) - Math.floor(limit / 2))
+    hi = Math.min(last, lo + limit - 1)
+  } else {
+    hi = Math.min(last - offset, (query.before ?? Number.MAX_SAFE_INTEGER) - 1)
+    lo = Math.max(first, hi - limit + 1)
+  }
+  const rows = hi < lo ? [] : await messagesBetween(q, chat.chat_id, lo, hi)
+  const messages = await messageViews(q, deps.briefs, rows)
+  const has_more = query.after !== undefined ? hi < last : query.around !== undefined ? lo > first || hi < last : lo > first && hi >= lo
+  return { messages, total: Math.max(0, last - chat.cleared_seq), limit, offset, has_more, version: chat.version }
+}

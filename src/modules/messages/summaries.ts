@@ -1,0 +1,68 @@
+import { type Queryable, sql } from '../../platform/db/db.ts'
+import type { UserBrief } from '../../protocol/resources.ts'
+import type { Standing, Summary, Unread } from '../chats/index.ts'
+import { messagesAt } from './rows.ts'
+import { messageViews } from './views.ts'
+
+/** Unread counts stop here: "999+". */
+export const maxUnread = 1_000
+/** And look at so many messages at most, were the rest one's own. */
+const maxLookedAt = 5_000
+
+/**
+ * Others' messages after the read cursor that are neither system nor deleted. Bounded by the key of messages: a chat
+ * that is read to its end costs nothing, one never opened a thousand rows.
+ */
+export async function unreadCounts(q: Queryable, viewerId: string, standings: readonly Standing[]): Promise<Map<string, Unread>> {
+  const behind = standings.filter((s) => s.last_seq > Math.max(s.read_seq, s.cleared_seq))
+  const rows =
+    behind.length === 0
+      ? []
+      : await q.query<{ chat_id: string; unread_count: number }>(sql`
+    SELECT t.chat_id, n.unread_count
+    FROM unnest(${behind.map((s) => s.chat_id)}::uuid[],
+      ${behind.map((s) => Math.max(s.read_seq, s.cleared_seq, s.last_seq - maxLookedAt))}::bigint[]) AS t(chat_id, after)
+    CROSS JOIN LATERAL (
+      SELECT count(*)::int AS unread_count FROM (
+        SELECT 1 FROM messages m
+        WHERE m.chat_id = t.chat_id AND m.seq > t.after AND m.sender_id <> ${viewerId} AND m.message_type <> 'system' AND m.deleted_at IS NULL
+        LIMIT ${maxUnread}
+      ) AS some
+    ) AS n`)
+  const counts = new Map(rows.map((row) => [row.chat_id, row.unread_count]))
+  return new Map(standings.map(({ chat_id }) => [chat_id, { unread_count: counts.get(chat_id) ?? 0, mention_count: 0 }]))
+}
+
+export async function summaries(
+  q: Queryable,
+  briefs: (ids: readonly string[]) => Promise<Map<string, UserBrief>>,
+  viewerId: string,
+  standings: readonly Standing[],
+): Promise<Map<string, Summary>> {
+  const unread = await unreadCounts(q, viewerId, standings)
+  const shown = standings.filter((s) => s.last_seq > s.cleared_seq)
+  const rows = await messagesAt(q, shown.map(({ chat_id, last_seq }) => ({ chat_id, seq: last_seq })))
+  const messages = new Map((await messageViews(q, briefs, rows)).map((message) => [message.chat_id, message]))
+  return new Map(standings.map(({ chat_id }) => [chat_id, { last_message: messages.get(chat_id) ?? null, ...unread.get(chat_id)! }]))
+}
+
+/** A receipt that covers more than this tells the authors of the newest ones. */
+const maxReceiptSpan = 1_000
+
+/** Who wrote the messages in each range, and the id of its last message; by position. Key of messages. */
+export async function authorsOf(
+  q: Queryable,
+  ranges: readonly { chat_id: string; after: number; until: number }[],
+): Promise<{ sender_id: string; last_id: string }[][]> {
+  const rows = await q.query<{ n: number; sender_id: string; last_id: string }>(sql`
+    SELECT t.n::int AS n, a.sender_id, (SELECT id FROM messages WHERE chat_id = t.chat_id AND seq = t.until) AS last_id
+    FROM unnest(${ranges.map((r) => r.chat_id)}::uuid[], ${ranges.map((r) => Math.max(r.after, r.until - maxReceiptSpan))}::bigint[],
+      ${ranges.map((r) => r.until)}::bigint[]) WITH ORDINALITY AS t(chat_id, after, until, n)
+    CROSS JOIN LATERAL (
+      SELECT DISTINCT sender_id FROM messages m
+      WHERE m.chat_id = t.chat_id AND m.seq > t.after AND m.seq <= t.until AND m.message_type <> 'system'
+    ) AS a`)
+  const found: { sender_id: string; last_id: string }[][] = ranges.map(() => [])
+  for (const { n, ...author } of rows) found[n - 1]!.push(author)
+  return found
+}

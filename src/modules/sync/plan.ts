@@ -1,0 +1,65 @@
+/**
+ * Which chats an answer of `sync` tells, and how. A chat is `fresh` (the client has nothing of it, or too little to be
+ * worth catching up): told anew with its newest page; `behind`: told what changed; `mine`: nothing but what is the user's
+ * own changed. Whatever does not fit is told by the next call, which comes further by at least one chat.
+ */
+
+export interface Candidate {
+  chat_id: string
+  version: number
+  last_seq: number
+  member_count: number
+  /** The user's clock at the last change of what is theirs in this chat. */
+  my_version: number
+}
+
+export interface Planned extends Candidate {
+  kind: 'fresh' | 'behind' | 'mine'
+  /** The version from which the client catches up; 0 where it starts anew. */
+  since: number
+  /** The client had something and has to forget it. */
+  reset: boolean
+}
+
+/** Further behind than this, a chat is told anew. */
+export const maxLag = 1_000
+/** Rows of messages, members and cursors that an answer may be made of, roughly. */
+const maxRows = 5_000
+const maxChats = 300
+
+export interface Plan {
+  chosen: Planned[]
+  /** Chats that must wait for the next call. */
+  left: Planned[]
+}
+
+export function plan(mine: readonly Candidate[], known: Readonly<Record<string, number>>, userVersion: number, limit: number): Plan {
+  const all = mine.map((chat) => classify(chat, known, userVersion)).filter((chat) => chat !== undefined)
+  // Own changes in the order of the user's clock, so that it can say how far they were told; then what is waited for most.
+  const rank = { mine: 0, behind: 1, fresh: 2 }
+  all.sort((a, b) => rank[a.kind] - rank[b.kind] || (a.kind === 'mine' ? a.my_version - b.my_version : a.chat_id < b.chat_id ? 1 : -1))
+  let rows = 0
+  let count = 0
+  while (count < all.length && count < maxChats) {
+    rows += cost(all[count]!, limit)
+    if (rows > maxRows && count > 0) break
+    count += 1
+  }
+  return { chosen: all.slice(0, count), left: all.slice(count) }
+}
+
+function classify(chat: Candidate, known: Readonly<Record<string, number>>, userVersion: number): Planned | undefined {
+  const since = Object.hasOwn(known, chat.chat_id) ? known[chat.chat_id]! : undefined
+  if (since === undefined) return { ...chat, kind: 'fresh', since: 0, reset: false }
+  // A client that is ahead of the database has seen a state that was lost, by restoring a backup perhaps.
+  if (since > chat.version || chat.version - since > maxLag) return { ...chat, kind: 'fresh', since: 0, reset: true }
+  if (since < chat.version) return { ...chat, kind: 'behind', since, reset: false }
+  if (chat.my_version > userVersion) return { ...chat, kind: 'mine', since, reset: false }
+  return undefined
+}
+
+function cost(chat: Planned, limit: number): number {
+  if (chat.kind === 'mine') return 1
+  const messages = chat.kind === 'fresh' ? Math.min(limit, chat.last_seq) : Math.min(limit, chat.version - chat.since)
+  return 1 + messages + chat.member_count
+}

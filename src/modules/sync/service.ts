@@ -1,0 +1,160 @@
+import { type Queryable, sql } from '../../platform/db/db.ts'
+import type { Limiter } from '../../platform/limiter.ts'
+import type { Chat, Cursor, Me, Member, Message, SyncAnswer, SyncChat } from '../../protocol/resources.ts'
+import { activeMembers, type ChatDeps, chatRows, chatViews, changedMembers, cursorsOf, memberViews } from '../chats/index.ts'
+import { changedMessages, type Found, messageViews, newestMessages } from '../messages/index.ts'
+import { type Candidate, type Planned, plan } from './plan.ts'
+
+/**
+ * Everything that changed since, read in one snapshot: a row that commits later has a version above the one told, so
+ * that the next call brings it. Bounded in rows and bytes; applying an answer twice changes nothing.
+ */
+
+export interface SyncDeps {
+  chats: ChatDeps
+  me: (userId: string) => Promise<Me>
+  /** A snapshot holds a connection while others are asked for: so many at once, and no more. */
+  limiter: Limiter
+}
+
+export interface SyncInput {
+  chats: Readonly<Record<string, number>>
+  user_version: number
+  limit: number
+}
+
+/** Below the bound of a connection's send queue (1 MiB), with room for the frame around. */
+const maxBytes = 900_000
+/** Text read from the database for one answer. */
+const maxTextBytes = 400_000
+/** Of a larger group, the rest is listed by `GET /chats/:id/members`. */
+const maxMembersTold = 1_000
+
+export function sync(deps: SyncDeps, userId: string, input: SyncInput): Promise<SyncAnswer> {
+  return deps.limiter(async () => {
+    const { entries, removed, complete, toldUpTo } = await deps.chats.db.snapshot((tx) => read(deps, tx, userId, input))
+    const me = await deps.me(userId)
+    const packed = pack(entries)
+    const has_more = !complete || packed.length < entries.length || packed.some((entry) => entry.told.has_more)
+    // The user's clock moves only so far as all that it counts has been told.
+    return {
+      chats: packed.map((entry) => entry.told),
+      removed,
+      me,
+      user_version: toldUpTo(packed.length),
+      has_more,
+      server_time: new Date().toISOString(),
+    }
+  })
+}
+
+interface Entry {
+  planned: Planned
+  told: SyncChat
+}
+
+async function read(deps: SyncDeps, tx: Queryable, userId: string, input: SyncInput) {
+  const rows = await tx.query<Candidate & { clock: number }>(sql`
+    SELECT u.version AS clock, k.chat_id, k.version, k.last_seq, k.member_count, uc.version AS my_version
+    FROM user_clock u
+    LEFT JOIN (user_chats uc JOIN chat_counters k ON k.chat_id = uc.chat_id JOIN chats c ON c.id = uc.chat_id AND c.deleted_at IS NULL)
+      ON uc.user_id = u.user_id AND uc.is_member
+    WHERE u.user_id = ${userId}`)
+  const clock = rows[0]?.clock ?? 0
+  const mine = rows.filter((row) => row.chat_id !== null)
+  const present = new Set(mine.map((row) => row.chat_id))
+  const removed = Object.keys(input.chats).filter((id) => !present.has(id))
+  const from = input.user_version > clock ? 0 : input.user_version
+  const { chosen, left } = plan(mine, input.chats, from, input.limit)
+  const entries = await describe(deps, tx, userId, chosen, input.limit)
+  const own = [...chosen, ...left].filter((chat) => chat.kind === 'mine')
+  return {
+    entries,
+    removed,
+    complete: left.length === 0,
+    toldUpTo: (count: number): number => (count < own.length ? (own[count - 1]?.my_version ?? from) : clock),
+  }
+}
+
+/** The entries of an answer, in the order of `chosen`; the number of queries does not depend on how many. */
+async function describe(deps: SyncDeps, tx: Queryable, userId: string, chosen: readonly Planned[], limit: number): Promise<Entry[]> {
+  const { chats } = deps
+  const chatRow = new Map((await chatRows(tx, userId, chosen.map((c) => c.chat_id))).map((row) => [row.chat_id, row]))
+  const planned = chosen.filter((c) => chatRow.has(c.chat_id))
+  const views = new Map((await chatViews(chats, tx, userId, planned.map((c) => chatRow.get(c.chat_id)!))).map((chat) => [chat.id, chat]))
+  const withCleared = planned.map((c) => ({ ...c, cleared_seq: chatRow.get(c.chat_id)!.cleared_seq }))
+  const behind = withCleared.filter((c) => c.kind === 'behind')
+  const fresh = withCleared.filter((c) => c.kind === 'fresh')
+  const changed = await changedMessages(tx, behind, limit, maxTextBytes)
+  const newest = await newestMessages(tx, fresh, limit, maxTextBytes)
+  const upTo = new Map(planned.map((c) => [c.chat_id, reached(c, changed.get(c.chat_id))]))
+  const memberRows = [
+    ...(await changedMembers(tx, behind.map((c) => ({ chat_id: c.chat_id, since: c.since, until: upTo.get(c.chat_id)! })))),
+    ...(await activeMembers(tx, fresh.map((c) => c.chat_id), maxMembersTold)),
+  ]
+  const cursors = Map.groupBy(
+    await cursorsOf(tx, [...behind, ...fresh].filter((c) => c.member_count <= maxMembersTold).map((c) => c.chat_id)),
+    (row) => row.chat_id,
+  )
+  const members = groupMembers(memberRows.map((row) => row.chat_id), await memberViews(chats, memberRows))
+  const messages = Map.groupBy(
+    await messageViews(tx, chats.briefs, [...changed.values(), ...newest.values()].flatMap((found) => found.rows)),
+    (message) => message.chat_id,
+  )
+  return planned.map((c) => ({
+    planned: c,
+    told: entry(c, views.get(c.chat_id)!, messages.get(c.chat_id) ?? [], members.get(c.chat_id) ?? [], (cursors.get(c.chat_id) ?? []).map(cursor), upTo.get(c.chat_id)!),
+  }))
+}
+
+const cursor = ({ user_id, read_seq, delivered_seq, joined_seq }: Cursor): Cursor => ({ user_id, read_seq, delivered_seq, joined_seq })
+
+/** The version up to which an entry is complete. */
+function reached(chat: Planned, found: Found | undefined): number {
+  return found?.cut ? (found.rows.at(-1)?.version ?? chat.since) : chat.version
+}
+
+function entry(chat: Planned, view: Chat, messages: Message[], members: Member[], cursors: Cursor[], version: number): SyncChat {
+  return { chat: view, messages, members, cursors, version, has_more: version < chat.version, reset: chat.reset }
+}
+
+function groupMembers(chatIds: readonly string[], views: readonly Member[]): Map<string, Member[]> {
+  const grouped = new Map<string, Member[]>()
+  for (const [n, view] of views.entries()) {
+    const mine = grouped.get(chatIds[n]!)
+    if (mine) mine.push(view)
+    else grouped.set(chatIds[n]!, [view])
+  }
+  return grouped
+}
+
+const sizeOf = (value: unknown) => Buffer.byteLength(JSON.stringify(value))
+
+/** As many entries as fit; the first one is made to fit. */
+function pack(entries: readonly Entry[]): Entry[] {
+  const packed: Entry[] = []
+  let bytes = 0
+  for (const entry of entries) {
+    const size = sizeOf(entry.told)
+    if (bytes + size > maxBytes) {
+      if (packed.length === 0) packed.push(shorten(entry))
+      break
+    }
+    bytes += size
+    packed.push(entry)
+  }
+  return packed
+}
+
+/** Escapes can make JSON six times as long as the text: keeps half of the messages until it fits. */
+function shorten({ planned, told }: Entry): Entry {
+  let { messages } = told
+  while (messages.length > 1 && sizeOf({ ...told, messages }) > maxBytes) {
+    const half = Math.ceil(messages.length / 2)
+    messages = planned.kind === 'fresh' ? messages.slice(-half) : messages.slice(0, half)
+  }
+  if (planned.kind === 'fresh' || messages.length === told.messages.length) return { planned, told: { ...told, messages } }
+  const version = messages.at(-1)!.version
+  const members = told.members.filter((member) => member.version <= version)
+  return { planned, told: { ...told, messages, members, version, has_more: true } }
+}
