@@ -97,6 +97,20 @@ describe.each([
     await until(() => expect(heard).toEqual(['x before']))
   })
 
+  test('what one listener does to its payload is not seen by another', async () => {
+    const [a, b] = [await make(), await make()]
+    const heard: string[] = []
+    for (const bus of [a, b]) {
+      bus.onMessage((_channel, payload) => {
+        heard.push(payload.toString())
+        payload.fill('!')
+      })
+      await bus.subscribe(['x'])
+    }
+    a.publish('x', text('mine'))
+    await until(() => expect(heard).toEqual(['mine', 'mine']))
+  })
+
   test('bytes arrive as they were, whatever they are', async () => {
     const [a, b] = [await make(), await make()]
     const { raw } = ears(b)

@@ -289,6 +289,33 @@ describe.concurrent('presence over Redis', () => {
     expect([inA.ended, inB.ended, inA.gone, inB.gone]).toEqual([[], [], 0, 0])
   })
 
+  test('after a standstill of Redis an ended lease has two seconds to be renewed', async ({ onTestFinished }) => {
+    const options = setting()
+    const admin = new Redis(options.url)
+    onTestFinished(() => admin.disconnect())
+    const instances = `${options.prefix}presence:instances`
+    // Another instance, of which only its traces in Redis are there.
+    const lease = (ms: number) => admin.zadd(instances, Date.now() + ms, 'other')
+    await admin.hset(`${options.prefix}presence:i:other`, 'ann', 1, '', 1)
+    await lease(-1_000)
+    await admin.set(`${options.prefix}presence:polled`, Date.now() - 5_000)
+    const a = await kept(onTestFinished, createRedisPresence(options))
+    const heard = ears(a)
+    await sleep(1_300)
+    expect(heard.ended).toEqual([])
+    await lease(60_000)
+    await sleep(1_500)
+    expect(await who(a, 'ann')).toEqual(['ann'])
+    // Once more, now that it is known: Redis comes back without what it knew of it.
+    await admin.multi().del(`${options.prefix}presence:polled`).zrem(instances, 'other').exec()
+    await sleep(1_200)
+    await lease(60_000)
+    await sleep(1_500)
+    expect([heard.ended, heard.gone]).toEqual([[], 0])
+    await lease(-1)
+    await until(() => expect([heard.ended, heard.gone]).toEqual([[['ann']], 1]))
+  })
+
   test('what a dead process left behind is cleared up by the next one', async ({ onTestFinished }) => {
     const options = setting()
     const child = await instanceOf(onTestFinished, options.url, options.prefix, 'ann', 'bob')
