@@ -184,12 +184,7 @@ function cruise(files: Record<string, string>): string[] {
   const manifest = { type: 'module', dependencies: { pg: '*', zod: '*' }, devDependencies: { vitest: '*' } }
   writeFileSync(join(dir, 'house/package.json'), JSON.stringify(manifest))
   symlinkSync(join(root, 'node_modules'), join(dir, 'house/node_modules'))
-  const args = [
-    join(root, 'node_modules/.bin/depcruise'),
-    'src',
-    '--config',
-    join(root, '.dependency-cruiser.json'),
-  ]
+  const args = [join(root, 'node_modules/.bin/depcruise'), 'src', '--config', join(root, '.dependency-cruiser.json')]
   const { stdout, stderr } = spawnSync(process.execPath, [...args, '--output-type', 'json'], {
     cwd: join(dir, 'house'),
     encoding: 'utf8',
