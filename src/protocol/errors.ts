@@ -38,6 +38,7 @@ export const errors = {
   already_member: [409, 'This user is a member already'],
   body_too_large: [413, 'The body is too large'],
   unsupported_media_type: [415, 'The content type is not supported'],
+  upgrade_required: [426, 'Connect with a WebSocket'],
   rate_limited: [429, 'Too many requests'],
   too_many_connections: [429, 'Too many connections'],
   internal_error: [500, 'Something went wrong on the server'],

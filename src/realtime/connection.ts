@@ -31,7 +31,7 @@ export interface ConnectionOptions {
   /** True when one more frame is within the limit. */
   allowFrame: (connection: Connection) => boolean
   asAppError: (error: unknown) => AppError
-  metrics?: { frameIn(): void; frameOut(): void }
+  metrics?: { frameIn(): void; frameOut(): void; closed(reason: CloseReason): void }
 }
 
 export class Connection implements Peer {
@@ -123,6 +123,7 @@ export class Connection implements Peer {
   close(reason: CloseReason): void {
     if (this.state === 'closed') return
     const [code, text] = closeCodes[reason]
+    this.#options.metrics?.closed(reason)
     // A peer that does not read gets no more than the code: what waits for it would only delay its coming back.
     if (reason === 'too_slow') this.#outbox.discard()
     else this.#outbox.flush()

@@ -1,11 +1,12 @@
 import websocket from '@fastify/websocket'
 import type { FastifyInstance, FastifyRequest } from 'fastify'
 import type { WebSocket } from 'ws'
-import type { ZodType } from 'zod'
 import type { Caller, CommandTable, Outcome } from '../platform/command.ts'
 import { AppError } from '../platform/errors.ts'
 import type { Authenticate, Identity } from '../platform/identity.ts'
+import { parseInput } from '../platform/input.ts'
 import type { LimitRule } from '../platform/limits/limits.ts'
+import type { CloseReason } from '../protocol/close-codes.ts'
 import { type Commands, type CommandType, commands } from '../protocol/commands.ts'
 import { frame } from '../protocol/events.ts'
 import { Connection } from './connection.ts'
@@ -40,7 +41,7 @@ export interface GatewayOptions {
   onGone: (caller: Caller) => void
   asAppError: (error: unknown) => AppError
   onError: (error: unknown, what: string) => void
-  metrics?: { frameIn(): void; frameOut(): void; connections(count: number): void }
+  metrics?: { frameIn(): void; frameOut(): void; connections(count: number): void; closed(reason: CloseReason): void }
 }
 
 export interface Gateway {
@@ -207,8 +208,13 @@ export async function registerGateway(app: FastifyInstance, options: GatewayOpti
   })
 
   await app.register(async (scope: FastifyInstance) => {
-    scope.get('/ws', {
-      websocket: true,
+    scope.route({
+      method: 'GET',
+      url: '/ws',
+      schema: { hide: true },
+      handler: () => {
+        throw new AppError('upgrade_required')
+      },
       config: { public: true, rateLimit: false },
       preValidation: async (request) => {
         const { origin, host } = request.headers
@@ -216,7 +222,7 @@ export async function registerGateway(app: FastifyInstance, options: GatewayOpti
         if (origin !== undefined && !options.origins.includes(origin) && !isOwnOrigin(origin, request.host, host))
           throw new AppError('origin_not_allowed')
       },
-      handler: (ws: WebSocket, request: FastifyRequest) => {
+      wsHandler: (ws: WebSocket, request: FastifyRequest) => {
         const socket = request.raw.socket
         socket.setNoDelay(true)
         const connection = new Connection({
@@ -260,11 +266,7 @@ function isOwnOrigin(origin: string, ...hosts: (string | undefined)[]): boolean 
   return URL.canParse(origin) && hosts.includes(new URL(origin).host)
 }
 
-/** Against the schema of its type; refuses with `invalid_input` and the field. */
+/** Against the schema of its type. */
 function parse<K extends CommandType>(type: K, given: Record<string, unknown>): Commands[K] {
-  const parsed = (commands[type] as unknown as ZodType<Commands[K]>).safeParse(given)
-  if (parsed.success) return parsed.data
-  const details: Record<string, string> = {}
-  for (const issue of parsed.error.issues) details[issue.path.join('.') || 'frame'] ??= issue.message
-  throw new AppError('invalid_input', { details })
+  return parseInput(commands[type], given, 'frame') as Commands[K]
 }

@@ -16,7 +16,7 @@ const maxDeviceLength = 200
 function clientOf({ ip, headers }: FastifyRequest): Client {
   const device = (headers['user-agent'] ?? '')
     .toWellFormed()
-    .replace(/[\p{Cc}\p{Cf}]+/gu, ' ')
+    .replace(/[\s\p{Cc}\p{Cf}]+/gu, ' ')
     .trim()
   return { ip, device: device.slice(0, maxDeviceLength).toWellFormed() }
 }

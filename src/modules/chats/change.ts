@@ -175,7 +175,9 @@ export async function writeListed(tx: Queryable, chatId: string, listed: Readonl
 
 async function tell(deps: ChatDeps, chatId: string, told: readonly Told[], listed: readonly Listed[]): Promise<void> {
   const people = await deps.briefs([...new Set(told.flatMap((t) => t.people))])
-  const events = told.map(({ version, build, effect }): Stamped => ({ version, prev: version - 1, frame: frame(build(people)), effect }))
+  const events = told.map(
+    ({ version, build, effect }): Stamped => ({ version, prev: version - 1, frame: frame(build(people)), effect }),
+  )
   deps.news.tell(`chat:${chatId}`, events)
   tellListed(deps, chatId, listed)
 }

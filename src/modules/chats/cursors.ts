@@ -54,7 +54,7 @@ export interface Cursors {
 export const lastSeq = Number.MAX_SAFE_INTEGER
 
 export function createCursors(deps: ChatDeps): Cursors {
-  let waiting = new Map<string, Waiting>()
+  const waiting = new Map<string, Waiting>()
   let running: Promise<void> | undefined
   const receipts = new Map<string, Receipt>()
   let timer: NodeJS.Timeout | undefined
@@ -71,7 +71,8 @@ export function createCursors(deps: ChatDeps): Cursors {
           for (const { resolve, reject } of item.done) row ? resolve(row) : reject(new AppError('chat_not_found'))
         }
         for (const row of rows) gather(row)
-        if (moved.length > 0) tellMine(deps, moved).catch((error: unknown) => deps.onError(error, 'own cursors could not be told'))
+        if (moved.length > 0)
+          tellMine(deps, moved).catch((error: unknown) => deps.onError(error, 'own cursors could not be told'))
       } catch (error) {
         for (const item of batch) for (const { reject } of item.done) reject(error)
         if (!isUnavailable(error)) deps.onError(error, 'cursors could not be written')
@@ -83,7 +84,16 @@ export function createCursors(deps: ChatDeps): Cursors {
     if (row.read_seq <= row.read_from && row.delivered_seq <= row.delivered_from) return
     const key = `${row.chat_id} ${row.user_id}`
     const known = receipts.get(key)
-    receipts.set(key, known ? { ...row, read_from: Math.min(known.read_from, row.read_from), delivered_from: Math.min(known.delivered_from, row.delivered_from) } : row)
+    receipts.set(
+      key,
+      known
+        ? {
+            ...row,
+            read_from: Math.min(known.read_from, row.read_from),
+            delivered_from: Math.min(known.delivered_from, row.delivered_from),
+          }
+        : row,
+    )
     timer ??= setTimeout(() => void tellReceipts(), tellAfterMs)
   }
 
@@ -94,7 +104,10 @@ export function createCursors(deps: ChatDeps): Cursors {
     receipts.clear()
     if (batch.length === 0) return
     try {
-      const authors = await deps.authorsOf(deps.db, batch.map((r) => ({ chat_id: r.chat_id, after: Math.min(r.read_from, r.delivered_from), until: r.delivered_seq })))
+      const authors = await deps.authorsOf(
+        deps.db,
+        batch.map((r) => ({ chat_id: r.chat_id, after: Math.min(r.read_from, r.delivered_from), until: r.delivered_seq })),
+      )
       for (const [n, receipt] of batch.entries()) tellReceipt(receipt, authors[n] ?? [])
     } catch (error) {
       // Cursors are told again with the next move, and by every sync.
@@ -102,13 +115,20 @@ export function createCursors(deps: ChatDeps): Cursors {
     }
   }
 
-  function tellReceipt({ chat_id, user_id, read_from, read_seq, read_at, delivered_from, delivered_seq }: Receipt, authors: readonly { sender_id: string; last_id: string }[]): void {
+  function tellReceipt(
+    { chat_id, user_id, read_from, read_seq, read_at, delivered_from, delivered_seq }: Receipt,
+    authors: readonly { sender_id: string; last_id: string }[],
+  ): void {
     const to = authors.map((a) => a.sender_id).filter((id) => id !== user_id)
     if (to.length === 0) return
     const lastId = authors.at(-1)?.last_id ?? null
-    if (delivered_seq > delivered_from) deps.news.pass(`chat:${chat_id}`, { frame: frame({ type: 'delivered', chat_id, user_id, delivered_seq }), to })
+    if (delivered_seq > delivered_from)
+      deps.news.pass(`chat:${chat_id}`, { frame: frame({ type: 'delivered', chat_id, user_id, delivered_seq }), to })
     if (read_seq > read_from && read_at !== null) {
-      deps.news.pass(`chat:${chat_id}`, { frame: frame({ type: 'read', chat_id, user_id, read_seq, last_read_at: read_at, message_id: lastId }), to })
+      deps.news.pass(`chat:${chat_id}`, {
+        frame: frame({ type: 'read', chat_id, user_id, read_seq, last_read_at: read_at, message_id: lastId }),
+        to,
+      })
     }
   }
 
@@ -124,9 +144,11 @@ export function createCursors(deps: ChatDeps): Cursors {
       item.delivered = Math.max(item.delivered, delivered)
       const done = new Promise<CursorResult>((resolve, reject) => item.done.push({ resolve, reject }))
       // Starts at once when idle; while a batch is on its way the next one gathers.
-      running ??= Promise.resolve().then(run).finally(() => {
-        running = undefined
-      })
+      running ??= Promise.resolve()
+        .then(run)
+        .finally(() => {
+          running = undefined
+        })
       return done
     },
     async close() {

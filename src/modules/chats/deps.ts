@@ -36,5 +36,8 @@ export interface ChatDeps {
   /** Hook: the unread counts alone. */
   unread(q: Queryable, viewerId: string, standings: readonly Standing[]): Promise<Map<string, Unread>>
   /** Hook: who wrote the messages in each range, with the range's last message id; by position. */
-  authorsOf(q: Queryable, ranges: readonly { chat_id: string; after: number; until: number }[]): Promise<{ sender_id: string; last_id: string }[][]>
+  authorsOf(
+    q: Queryable,
+    ranges: readonly { chat_id: string; after: number; until: number }[],
+  ): Promise<{ sender_id: string; last_id: string }[][]>
 }

@@ -20,7 +20,9 @@ export async function getOrCreateDm(deps: ChatDeps, actorId: string, peerId: str
       INSERT INTO dm_pairs (user_a, user_b, chat_id) VALUES (${a}, ${b}, ${id}) ON CONFLICT DO NOTHING RETURNING chat_id`)
     if (!mine) return undefined
     await tx.query(sql`INSERT INTO chats (id, type) VALUES (${id}, 'dm')`)
-    await tx.query(sql`INSERT INTO chat_counters (chat_id, version, member_count) VALUES (${id}, ${people.length}, ${people.length})`)
+    await tx.query(
+      sql`INSERT INTO chat_counters (chat_id, version, member_count) VALUES (${id}, ${people.length}, ${people.length})`,
+    )
     await tx.query(sql`
       INSERT INTO chat_members (chat_id, user_id, role, version)
       SELECT ${id}::uuid, user_id, 'member', n FROM unnest(${people}::uuid[]) WITH ORDINALITY AS t(user_id, n)`)

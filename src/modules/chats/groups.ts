@@ -42,7 +42,11 @@ async function checkPeople(deps: ChatDeps, ids: readonly string[]): Promise<void
 }
 
 /** Makes the group with its first members; resolves with its id. */
-export async function createGroup(deps: ChatDeps, actorId: string, input: { name: string; description: string; member_ids: readonly string[] }): Promise<string> {
+export async function createGroup(
+  deps: ChatDeps,
+  actorId: string,
+  input: { name: string; description: string; member_ids: readonly string[] },
+): Promise<string> {
   const others = [...new Set(input.member_ids)].filter((id) => id !== actorId)
   if (others.length + 1 > deps.groupMaxMembers) throw new AppError('group_full')
   await checkPeople(deps, others)
@@ -51,11 +55,16 @@ export async function createGroup(deps: ChatDeps, actorId: string, input: { name
     deps,
     id,
     async (change) => {
-      await join(change, [{ user_id: actorId, role: 'owner' }, ...others.map((user_id) => ({ user_id, role: 'member' as const }))])
+      await join(change, [
+        { user_id: actorId, role: 'owner' },
+        ...others.map((user_id) => ({ user_id, role: 'member' as const })),
+      ])
       await change.addSystem(actorId, { action: 'group_created', name: input.name })
     },
     async (tx) => {
-      await tx.query(sql`INSERT INTO chats (id, type, name, description, owner_id) VALUES (${id}, 'group', ${input.name}, ${input.description}, ${actorId})`)
+      await tx.query(
+        sql`INSERT INTO chats (id, type, name, description, owner_id) VALUES (${id}, 'group', ${input.name}, ${input.description}, ${actorId})`,
+      )
       await tx.query(sql`INSERT INTO chat_counters (chat_id) VALUES (${id})`)
     },
   )
@@ -70,14 +79,19 @@ async function join(change: Change, members: readonly { user_id: string; role: R
   chat.member_count += members.length
   for (const { user_id, version } of stamped) {
     const row = rows.get(user_id)!
-    change.emitAt(version, [user_id], (people) => ({
-      type: 'member_joined',
-      chat_id: chat.id,
+    change.emitAt(
       version,
-      prev: version - 1,
-      user_id,
-      member: memberResource(row, people.get(user_id)!),
-    }), { joined: user_id })
+      [user_id],
+      (people) => ({
+        type: 'member_joined',
+        chat_id: chat.id,
+        version,
+        prev: version - 1,
+        user_id,
+        member: memberResource(row, people.get(user_id)!),
+      }),
+      { joined: user_id },
+    )
     change.setListed(user_id, true)
   }
   change.bumpAcl()
@@ -96,7 +110,10 @@ export async function addMembers(deps: ChatDeps, actorId: string, chatId: string
     const fresh = wanted.filter((id) => !known.has(id))
     if (change.chat.member_count + fresh.length > deps.groupMaxMembers) throw new AppError('group_full')
     if (fresh.length === 0) return
-    await join(change, fresh.map((user_id) => ({ user_id, role: 'member' as const })))
+    await join(
+      change,
+      fresh.map((user_id) => ({ user_id, role: 'member' as const })),
+    )
     for (const target_id of fresh) await change.addSystem(actorId, { action: 'member_added', target_id })
   })
 }
@@ -109,7 +126,9 @@ async function part(change: Change, userId: string, system: Omit<System, 'actor_
   const version = change.nextVersion()
   await setLeft(tx, chat.id, userId, version)
   chat.member_count -= 1
-  change.emitAt(version, [], () => ({ type: 'member_left', chat_id: chat.id, version, prev: version - 1, user_id: userId }), { left: userId })
+  change.emitAt(version, [], () => ({ type: 'member_left', chat_id: chat.id, version, prev: version - 1, user_id: userId }), {
+    left: userId,
+  })
   change.setListed(userId, false)
   change.bumpAcl()
 }
@@ -127,7 +146,13 @@ export async function removeMember(deps: ChatDeps, actorId: string, chatId: stri
 }
 
 /** Owners make and unmake admins. The owner's own role moves by `transfer` alone. */
-export async function changeRole(deps: ChatDeps, actorId: string, chatId: string, userId: string, role: 'admin' | 'member'): Promise<void> {
+export async function changeRole(
+  deps: ChatDeps,
+  actorId: string,
+  chatId: string,
+  userId: string,
+  role: 'admin' | 'member',
+): Promise<void> {
   await changeChat(deps, chatId, async (change) => {
     const mine = await accessAsManager(change, actorId)
     const theirs = await change.roleOf(userId)
@@ -182,7 +207,12 @@ export async function leaveGroup(deps: ChatDeps, actorId: string, chatId: string
   })
 }
 
-export async function editGroup(deps: ChatDeps, actorId: string, chatId: string, patch: { name?: string | undefined; description?: string | undefined }): Promise<void> {
+export async function editGroup(
+  deps: ChatDeps,
+  actorId: string,
+  chatId: string,
+  patch: { name?: string | undefined; description?: string | undefined },
+): Promise<void> {
   await changeChat(deps, chatId, async (change) => {
     await accessAsManager(change, actorId)
     const { name = change.chat.name, description = change.chat.description } = patch
@@ -218,10 +248,17 @@ async function dissolve(change: Change): Promise<void> {
   const { chat, tx } = change
   const version = change.nextVersion()
   await tx.query(sql`UPDATE chats SET deleted_at = now(), version = ${version} WHERE id = ${chat.id}`)
-  const members = await tx.query<{ user_id: string }>(sql`SELECT user_id FROM chat_members WHERE chat_id = ${chat.id} AND left_at IS NULL`)
+  const members = await tx.query<{ user_id: string }>(
+    sql`SELECT user_id FROM chat_members WHERE chat_id = ${chat.id} AND left_at IS NULL`,
+  )
   for (const { user_id } of members) change.setListed(user_id, false)
   const told = neutralChat(chat)
-  change.emitAt(version, [], () => ({ type: 'chat_updated', chat_id: chat.id, version, prev: version - 1, chat: told, deleted: true }), { gone: true })
+  change.emitAt(
+    version,
+    [],
+    () => ({ type: 'chat_updated', chat_id: chat.id, version, prev: version - 1, chat: told, deleted: true }),
+    { gone: true },
+  )
   change.bumpAcl()
 }
 

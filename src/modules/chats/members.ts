@@ -45,7 +45,10 @@ export async function membersPage(q: Queryable, chatId: string, after: string, l
 }
 
 /** Members changed in `(since, until]` of each chat, those who left too. Index chat_members_version. */
-export async function changedMembers(q: Queryable, ranges: readonly { chat_id: string; since: number; until: number }[]): Promise<MemberRow[]> {
+export async function changedMembers(
+  q: Queryable,
+  ranges: readonly { chat_id: string; since: number; until: number }[],
+): Promise<MemberRow[]> {
   if (ranges.length === 0) return []
   return q.query<MemberRow>(sql`
     SELECT m.chat_id, m.user_id, m.role, m.joined_at, m.joined_seq, m.version, m.left_at

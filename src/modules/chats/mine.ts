@@ -14,7 +14,9 @@ export interface MyRow extends Standing {
 }
 
 /** A new message takes a chat out of the archive, unless it is muted: decided when looking, so that sending costs nothing. */
-export function myResource(row: Pick<MyRow, 'last_seq' | 'read_seq' | 'delivered_seq' | 'archived_seq' | 'pinned_at' | 'muted_until' | 'cleared_seq'>): My {
+export function myResource(
+  row: Pick<MyRow, 'last_seq' | 'read_seq' | 'delivered_seq' | 'archived_seq' | 'pinned_at' | 'muted_until' | 'cleared_seq'>,
+): My {
   const muted = row.muted_until !== null && Date.parse(row.muted_until) > Date.now()
   return {
     read_seq: row.read_seq,
@@ -27,7 +29,10 @@ export function myResource(row: Pick<MyRow, 'last_seq' | 'read_seq' | 'delivered
 }
 
 /** Where these users stand in these chats (pairs by position), members only. Keys of the three tables. */
-export async function myRows(q: Queryable, pairs: readonly { user_id: string; chat_id: string }[]): Promise<(MyRow & { user_id: string })[]> {
+export async function myRows(
+  q: Queryable,
+  pairs: readonly { user_id: string; chat_id: string }[],
+): Promise<(MyRow & { user_id: string })[]> {
   return q.query<MyRow & { user_id: string }>(sql`
     SELECT u.user_id, u.chat_id, c.type, k.last_seq, m.read_seq, m.delivered_seq, u.archived_seq, u.pinned_at, u.muted_until, u.cleared_seq
     FROM unnest(${pairs.map((p) => p.user_id)}::uuid[], ${pairs.map((p) => p.chat_id)}::uuid[]) AS t(user_id, chat_id)
@@ -57,7 +62,11 @@ export async function tellMine(deps: ChatDeps, moved: readonly Moved[]): Promise
       const version = moved.find((m) => m.user_id === userId && m.chat_id === row.chat_id)?.version ?? 0
       const stamp = { user_version: version, user_prev: version - 1 }
       deps.news.tell(`user:${userId}`, [
-        { version, prev: version - 1, frame: frame({ type: 'my_updated', ...stamp, chat_id: row.chat_id, my, unread_count, mention_count }) },
+        {
+          version,
+          prev: version - 1,
+          frame: frame({ type: 'my_updated', ...stamp, chat_id: row.chat_id, my, unread_count, mention_count }),
+        },
       ])
     }
   }
@@ -107,7 +116,9 @@ export async function clearDm(deps: ChatDeps, userId: string, chatId: string): P
 
 /** The user's clock moves on; its row is locked until the transaction ends. */
 async function tick(tx: Queryable, userId: string): Promise<number> {
-  const [row] = await tx.query<{ version: number }>(sql`UPDATE user_clock SET version = version + 1 WHERE user_id = ${userId} RETURNING version`)
+  const [row] = await tx.query<{ version: number }>(
+    sql`UPDATE user_clock SET version = version + 1 WHERE user_id = ${userId} RETURNING version`,
+  )
   return row!.version
 }
 

@@ -1,5 +1,5 @@
-import type { App } from '../../platform/http/types.ts'
 import { answers, Done } from '../../platform/http/answers.ts'
+import type { App } from '../../platform/http/types.ts'
 import { type Cursors, lastSeq } from './cursors.ts'
 import type { ChatDeps } from './deps.ts'
 import { getOrCreateDm } from './dm.ts'
@@ -14,8 +14,16 @@ const refusals = ['chat_not_found', 'forbidden', 'not_a_group'] as const
 export function chatRoutes(app: App, deps: ChatDeps, cursors: Cursors): void {
   app.get(
     '/chats',
-    { schema: { tags, summary: 'My chats: pinned first, then by latest message', querystring: schema.ListQuery, response: answers({ 200: schema.ChatList }) } },
-    ({ identity, query }) => listChats(deps, identity.user_id, { archived: query.archived, limit: query.limit, after: query.cursor }),
+    {
+      schema: {
+        tags,
+        summary: 'My chats: pinned first, then by latest message',
+        querystring: schema.ListQuery,
+        response: answers({ 200: schema.ChatList }),
+      },
+    },
+    ({ identity, query }) =>
+      listChats(deps, identity.user_id, { archived: query.archived, limit: query.limit, after: query.cursor }),
   )
 
   app.get(
@@ -56,13 +64,28 @@ export function chatRoutes(app: App, deps: ChatDeps, cursors: Cursors): void {
 
   app.get(
     '/chats/:id',
-    { schema: { tags, summary: 'One chat with its first 50 members', params: schema.ChatParams, response: answers({ 200: schema.ChatWithMembers }, ['chat_not_found']) } },
+    {
+      schema: {
+        tags,
+        summary: 'One chat with its first 50 members',
+        params: schema.ChatParams,
+        response: answers({ 200: schema.ChatWithMembers }, ['chat_not_found']),
+      },
+    },
     ({ identity, params }) => viewChatWithMembers(deps, identity.user_id, params.id),
   )
 
   app.patch(
     '/chats/:id',
-    { schema: { tags, summary: 'Rename or describe a group', params: schema.ChatParams, body: schema.EditChat, response: answers({ 200: schema.Chat }, refusals) } },
+    {
+      schema: {
+        tags,
+        summary: 'Rename or describe a group',
+        params: schema.ChatParams,
+        body: schema.EditChat,
+        response: answers({ 200: schema.Chat }, refusals),
+      },
+    },
     async ({ identity, params, body }) => {
       await editGroup(deps, identity.user_id, params.id, body)
       return viewChat(deps, identity.user_id, params.id)
@@ -88,7 +111,15 @@ export function chatRoutes(app: App, deps: ChatDeps, cursors: Cursors): void {
 
   app.get(
     '/chats/:id/members',
-    { schema: { tags, summary: 'Members by id', params: schema.ChatParams, querystring: schema.MembersQuery, response: answers({ 200: schema.MemberList }, ['chat_not_found']) } },
+    {
+      schema: {
+        tags,
+        summary: 'Members by id',
+        params: schema.ChatParams,
+        querystring: schema.MembersQuery,
+        response: answers({ 200: schema.MemberList }, ['chat_not_found']),
+      },
+    },
     ({ identity, params, query }) => listMembers(deps, identity.user_id, params.id, query),
   )
 
@@ -128,7 +159,14 @@ export function chatRoutes(app: App, deps: ChatDeps, cursors: Cursors): void {
 
   app.delete(
     '/chats/:id/members/:user_id',
-    { schema: { tags, summary: 'Remove a member', params: schema.MemberParams, response: answers({ 200: Done }, [...refusals, 'member_not_found']) } },
+    {
+      schema: {
+        tags,
+        summary: 'Remove a member',
+        params: schema.MemberParams,
+        response: answers({ 200: Done }, [...refusals, 'member_not_found']),
+      },
+    },
     async ({ identity, params }) => {
       await removeMember(deps, identity.user_id, params.id, params.user_id)
       return { message: 'Member removed' }
@@ -170,7 +208,15 @@ export function chatRoutes(app: App, deps: ChatDeps, cursors: Cursors): void {
 
   app.patch(
     '/chats/:id/settings',
-    { schema: { tags, summary: 'Archive, pin or mute for yourself', params: schema.ChatParams, body: schema.Settings, response: answers({ 200: schema.Chat }, ['chat_not_found']) } },
+    {
+      schema: {
+        tags,
+        summary: 'Archive, pin or mute for yourself',
+        params: schema.ChatParams,
+        body: schema.Settings,
+        response: answers({ 200: schema.Chat }, ['chat_not_found']),
+      },
+    },
     async ({ identity, params, body }) => {
       await changeSettings(deps, identity.user_id, params.id, body)
       return viewChat(deps, identity.user_id, params.id)

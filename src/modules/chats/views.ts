@@ -83,7 +83,11 @@ interface ListKey {
 }
 
 /** Pinned first, then by latest message; `count` counts them all, `after` is the id of the last chat of the page before. */
-export async function listChats(deps: ChatDeps, userId: string, options: { archived: boolean; limit: number; after?: string | undefined }) {
+export async function listChats(
+  deps: ChatDeps,
+  userId: string,
+  options: { archived: boolean; limit: number; after?: string | undefined },
+) {
   const keys = await deps.db.query<ListKey>(sql`
     SELECT u.chat_id, k.last_seq, u.archived_seq, u.pinned_at, u.muted_until, u.cleared_seq, 0 AS read_seq, 0 AS delivered_seq,
       coalesce((SELECT created_at FROM messages WHERE chat_id = u.chat_id AND seq = k.last_seq), c.created_at) AS at
@@ -91,11 +95,28 @@ export async function listChats(deps: ChatDeps, userId: string, options: { archi
     WHERE u.user_id = ${userId} AND u.is_member AND c.deleted_at IS NULL`)
   const listed = keys
     .filter((key) => (key.last_seq > key.cleared_seq || key.cleared_seq === 0) && myResource(key).archived === options.archived)
-    .sort((a, b) => Number(b.pinned_at !== null) - Number(a.pinned_at !== null) || (a.at < b.at ? 1 : a.at > b.at ? -1 : a.chat_id < b.chat_id ? 1 : -1))
+    .sort(
+      (a, b) =>
+        Number(b.pinned_at !== null) - Number(a.pinned_at !== null) ||
+        (a.at < b.at ? 1 : a.at > b.at ? -1 : a.chat_id < b.chat_id ? 1 : -1),
+    )
   const start = options.after === undefined ? 0 : listed.findIndex((key) => key.chat_id === options.after) + 1
   const page = listed.slice(start, start + options.limit)
-  const rows = new Map((await chatRows(deps.db, userId, page.map((key) => key.chat_id))).map((row) => [row.chat_id, row]))
-  const chats = await chatViews(deps, deps.db, userId, page.map((key) => rows.get(key.chat_id)).filter((row) => row !== undefined))
+  const rows = new Map(
+    (
+      await chatRows(
+        deps.db,
+        userId,
+        page.map((key) => key.chat_id),
+      )
+    ).map((row) => [row.chat_id, row]),
+  )
+  const chats = await chatViews(
+    deps,
+    deps.db,
+    userId,
+    page.map((key) => rows.get(key.chat_id)).filter((row) => row !== undefined),
+  )
   const has_more = start + page.length < listed.length
   return { chats, count: listed.length, has_more, next_cursor: has_more ? page.at(-1)!.chat_id : null }
 }
@@ -122,7 +143,12 @@ export async function memberViews(deps: Pick<ChatDeps, 'briefs'>, rows: readonly
   return rows.map((row) => memberResource(row, people.get(row.user_id)!))
 }
 
-export async function listMembers(deps: ChatDeps, userId: string, chatId: string, options: { limit: number; cursor?: string | undefined }) {
+export async function listMembers(
+  deps: ChatDeps,
+  userId: string,
+  chatId: string,
+  options: { limit: number; cursor?: string | undefined },
+) {
   await accessChat(deps, userId, chatId)
   const rows = await membersPage(deps.db, chatId, options.cursor ?? '00000000-0000-0000-0000-000000000000', options.limit + 1)
   const has_more = rows.length > options.limit

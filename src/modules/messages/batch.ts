@@ -27,7 +27,12 @@ export interface LockedCounters {
  * is not the expected one nothing is written; of one that was busy (`patient` false) neither, and it is not answered.
  * Fails as a whole: on a unique violation (messages_client_id) nothing is written and no number is lost.
  */
-export async function writeBatch(db: Db, chats: ReadonlyMap<string, number>, sends: readonly Send[], patient: boolean): Promise<LockedCounters[]> {
+export async function writeBatch(
+  db: Db,
+  chats: ReadonlyMap<string, number>,
+  sends: readonly Send[],
+  patient: boolean,
+): Promise<LockedCounters[]> {
   const ids = [...chats.keys()]
   const wait = patient ? sql`` : sql`SKIP LOCKED`
   return db.query<LockedCounters>(sql`

@@ -27,7 +27,12 @@ type FoundRow = MessageRow & { n: number; found: number }
  * so of `version - since` changes as many can be new messages: those are the last ones by seq, and the key of messages
  * serves. What did change is served by messages_changed, which plain sends do not touch.
  */
-export async function changedMessages(q: Queryable, ranges: readonly ChangeRange[], limit: number, maxBytes: number): Promise<Map<string, Found>> {
+export async function changedMessages(
+  q: Queryable,
+  ranges: readonly ChangeRange[],
+  limit: number,
+  maxBytes: number,
+): Promise<Map<string, Found>> {
   if (ranges.length === 0) return new Map()
   const rows = await q.query<FoundRow>(sql`
     SELECT * FROM (

@@ -1,7 +1,7 @@
 import { AppError } from '../../platform/errors.ts'
 import { answers } from '../../platform/http/answers.ts'
 import type { App } from '../../platform/http/types.ts'
-import { type ChatDeps, type ChatRow, type Cursors, accessChat, chatRows } from '../chats/index.ts'
+import { accessChat, type ChatDeps, type ChatRow, type Cursors, chatRows } from '../chats/index.ts'
 import type { MessageDeps } from './deps.ts'
 import { type MessageRow, messageById } from './rows.ts'
 import * as schema from './schema.ts'
@@ -29,7 +29,13 @@ export function messageRoutes(app: App, deps: MessageDeps, chats: ChatDeps, curs
         summary: 'Send a message: answered once it is committed',
         description: 'The same sender, chat and `client_id` again is answered 200 with the first message, and sends nothing.',
         body: schema.SendBody,
-        response: answers({ 200: schema.Message, 201: schema.Message }, ['chat_not_found', 'forbidden', 'not_allowed', 'invalid_reply', 'overloaded']),
+        response: answers({ 200: schema.Message, 201: schema.Message }, [
+          'chat_not_found',
+          'forbidden',
+          'not_allowed',
+          'invalid_reply',
+          'overloaded',
+        ]),
       },
     },
     async ({ identity, body }, reply) => {
@@ -59,7 +65,14 @@ export function messageRoutes(app: App, deps: MessageDeps, chats: ChatDeps, curs
 
   app.get(
     '/messages/:id',
-    { schema: { tags, summary: 'One message', params: schema.MessageParams, response: answers({ 200: schema.Message }, ['message_not_found']) } },
+    {
+      schema: {
+        tags,
+        summary: 'One message',
+        params: schema.MessageParams,
+        response: answers({ 200: schema.Message }, ['message_not_found']),
+      },
+    },
     async ({ identity, params }) => {
       const { row } = await accessMessage(identity.user_id, params.id)
       return (await messageViews(deps.db, deps.briefs, [row]))[0]!
@@ -80,7 +93,11 @@ export function messageRoutes(app: App, deps: MessageDeps, chats: ChatDeps, curs
       const { row } = await accessMessage(identity.user_id, body.message_id)
       const place = { chat_id: row.chat_id, user_id: identity.user_id }
       const moved = await cursors.move(body.status === 'read' ? { ...place, read: row.seq } : { ...place, delivered: row.seq })
-      return { message: body.status === 'read' ? 'Marked as read' : 'Marked as delivered', read_seq: moved.read_seq, delivered_seq: moved.delivered_seq }
+      return {
+        message: body.status === 'read' ? 'Marked as read' : 'Marked as delivered',
+        read_seq: moved.read_seq,
+        delivered_seq: moved.delivered_seq,
+      }
     },
   )
 }

@@ -25,7 +25,9 @@ export const columns = sql`m.chat_id, m.seq, m.version, m.id, m.sender_id, m.cli
 
 /** Messages `lo` to `hi`, both inclusive, oldest first. Key of messages. */
 export async function messagesBetween(q: Queryable, chatId: string, lo: number, hi: number): Promise<MessageRow[]> {
-  return q.query<MessageRow>(sql`SELECT ${columns} FROM messages m WHERE m.chat_id = ${chatId} AND m.seq BETWEEN ${lo} AND ${hi} ORDER BY m.seq`)
+  return q.query<MessageRow>(
+    sql`SELECT ${columns} FROM messages m WHERE m.chat_id = ${chatId} AND m.seq BETWEEN ${lo} AND ${hi} ORDER BY m.seq`,
+  )
 }
 
 /** By chat and seq. Key of messages. */
@@ -43,7 +45,10 @@ export async function messageById(q: Queryable, id: string): Promise<MessageRow 
 }
 
 /** What of these sends is there already. Index messages_client_id. */
-export async function messagesByClientId(q: Queryable, sends: readonly { chat_id: string; sender_id: string; client_id: string }[]): Promise<MessageRow[]> {
+export async function messagesByClientId(
+  q: Queryable,
+  sends: readonly { chat_id: string; sender_id: string; client_id: string }[],
+): Promise<MessageRow[]> {
   return q.query<MessageRow>(sql`
     SELECT ${columns}
     FROM unnest(${sends.map((s) => s.chat_id)}::uuid[], ${sends.map((s) => s.sender_id)}::uuid[], ${sends.map((s) => s.client_id)}::uuid[])

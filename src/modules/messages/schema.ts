@@ -16,7 +16,10 @@ export const PageQuery = z
     around: seq.optional().describe('This `seq` and what is around it'),
     offset: queryInt(0, Number.MAX_SAFE_INTEGER).default(0).describe('Counts back from the newest'),
   })
-  .refine((q) => [q.before, q.after, q.around].filter((v) => v !== undefined).length <= 1, { error: 'only one of before, after and around', path: ['before'] })
+  .refine((q) => [q.before, q.after, q.around].filter((v) => v !== undefined).length <= 1, {
+    error: 'only one of before, after and around',
+    path: ['before'],
+  })
 
 export const MessagePage = z.object({
   messages: z.array(Message).describe('Oldest first'),

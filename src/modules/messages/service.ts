@@ -83,7 +83,11 @@ async function checkReply(q: Queryable, chatId: string, messageId: string): Prom
 }
 
 /** The rows' `new_message` events, each telling the version that its sending took. */
-export async function newMessageEvents(q: Queryable, briefs: (ids: readonly string[]) => Promise<Map<string, UserBrief>>, rows: readonly MessageRow[]): Promise<Stamped[]> {
+export async function newMessageEvents(
+  q: Queryable,
+  briefs: (ids: readonly string[]) => Promise<Map<string, UserBrief>>,
+  rows: readonly MessageRow[],
+): Promise<Stamped[]> {
   const events = await messageEvents(q, briefs, rows)
   return events.map((message) => {
     const { chat_id, version } = message
@@ -92,7 +96,10 @@ export async function newMessageEvents(q: Queryable, briefs: (ids: readonly stri
 }
 
 /** Tells what was committed. Never rejects: whoever listens finds a hole by itself. */
-export async function tellWritten(deps: Pick<MessageDeps, 'db' | 'news' | 'briefs'> & { onError: (error: unknown, what: string) => void }, rows: readonly MessageRow[]): Promise<void> {
+export async function tellWritten(
+  deps: Pick<MessageDeps, 'db' | 'news' | 'briefs'> & { onError: (error: unknown, what: string) => void },
+  rows: readonly MessageRow[],
+): Promise<void> {
   try {
     const fresh = rows.filter((row) => !row.changed)
     const events = await newMessageEvents(deps.db, deps.briefs, fresh)
@@ -117,7 +124,12 @@ export interface PageQuery {
 }
 
 /** `seq` has no holes, so that a page is a range of it. The chat's row gives the snapshot's version. */
-export async function listMessages(deps: MessageDeps, q: Queryable, chat: Pick<ChatRow, 'chat_id' | 'last_seq' | 'cleared_seq' | 'version'>, query: PageQuery) {
+export async function listMessages(
+  deps: MessageDeps,
+  q: Queryable,
+  chat: Pick<ChatRow, 'chat_id' | 'last_seq' | 'cleared_seq' | 'version'>,
+  query: PageQuery,
+) {
   const { limit, offset } = query
   const first = chat.cleared_seq + 1
   const last = chat.last_seq
@@ -135,6 +147,7 @@ export async function listMessages(deps: MessageDeps, q: Queryable, chat: Pick<C
   }
   const rows = hi < lo ? [] : await messagesBetween(q, chat.chat_id, lo, hi)
   const messages = await messageViews(q, deps.briefs, rows)
-  const has_more = query.after !== undefined ? hi < last : query.around !== undefined ? lo > first || hi < last : lo > first && hi >= lo
+  const has_more =
+    query.after !== undefined ? hi < last : query.around !== undefined ? lo > first || hi < last : lo > first && hi >= lo
   return { messages, total: Math.max(0, last - chat.cleared_seq), limit, offset, has_more, version: chat.version }
 }

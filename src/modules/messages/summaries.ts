@@ -41,9 +41,14 @@ export async function summaries(
 ): Promise<Map<string, Summary>> {
   const unread = await unreadCounts(q, viewerId, standings)
   const shown = standings.filter((s) => s.last_seq > s.cleared_seq)
-  const rows = await messagesAt(q, shown.map(({ chat_id, last_seq }) => ({ chat_id, seq: last_seq })))
+  const rows = await messagesAt(
+    q,
+    shown.map(({ chat_id, last_seq }) => ({ chat_id, seq: last_seq })),
+  )
   const messages = new Map((await messageViews(q, briefs, rows)).map((message) => [message.chat_id, message]))
-  return new Map(standings.map(({ chat_id }) => [chat_id, { last_message: messages.get(chat_id) ?? null, ...unread.get(chat_id)! }]))
+  return new Map(
+    standings.map(({ chat_id }) => [chat_id, { last_message: messages.get(chat_id) ?? null, ...unread.get(chat_id)! }]),
+  )
 }
 
 /** A receipt that covers more than this tells the authors of the newest ones. */

@@ -14,12 +14,16 @@ const place = (chatId: string, seq: number) => `${chatId} ${seq}`
 
 function firstCodePoints(text: string, count: number): string {
   if (text.length <= count) return text
-  return Array.from(text.slice(0, count * 2)).slice(0, count).join('')
+  return Array.from(text.slice(0, count * 2))
+    .slice(0, count)
+    .join('')
 }
 
 /** The same for everyone. Quotes are read now, so that a reply never shows what was deleted before it. */
 export async function messageEvents(q: Queryable, briefs: Briefs, rows: readonly MessageRow[]): Promise<MessageEvent[]> {
-  const quotedAt = rows.filter((row) => row.reply_to_seq !== null).map((row) => ({ chat_id: row.chat_id, seq: row.reply_to_seq! }))
+  const quotedAt = rows
+    .filter((row) => row.reply_to_seq !== null)
+    .map((row) => ({ chat_id: row.chat_id, seq: row.reply_to_seq! }))
   const quoted = await messagesAt(q, quotedAt)
   const people = await briefs([...new Set([...rows, ...quoted].map((row) => row.sender_id))])
   const quotes = new Map(quoted.map((row) => [place(row.chat_id, row.seq), quote(row, people.get(row.sender_id)!)]))
@@ -41,8 +45,10 @@ function quote(row: MessageRow, sender: UserBrief): ReplyTo {
 }
 
 function neutral(row: MessageRow, sender: UserBrief, reply_to: ReplyTo | null): MessageEvent {
-  const { id, chat_id, seq, version, client_id, created_at, message_type, content, edited_at, deleted_at, pinned_at, system } = row
-  if (system) return { ...systemMessage({ id, chat_id, seq, version, client_id, created_at, sender, system }), deleted_at, pinned_at }
+  const { id, chat_id, seq, version, client_id, created_at, message_type, content, edited_at, deleted_at, pinned_at, system } =
+    row
+  if (system)
+    return { ...systemMessage({ id, chat_id, seq, version, client_id, created_at, sender, system }), deleted_at, pinned_at }
   return {
     id,
     chat_id,
@@ -95,7 +101,10 @@ export async function messageViews(q: Queryable, briefs: Briefs, rows: readonly 
 }
 
 /** Without anybody else to receive it, a message (in one's saved messages, say) counts as sent. */
-export function withTicks(event: MessageEvent, ticks: Pick<Ticks, 'others' | 'delivered' | 'read'> = { others: 0, delivered: 0, read: 0 }): Message {
+export function withTicks(
+  event: MessageEvent,
+  ticks: Pick<Ticks, 'others' | 'delivered' | 'read'> = { others: 0, delivered: 0, read: 0 },
+): Message {
   const { others, delivered, read } = ticks
   const status = others > 0 && read >= others ? 'read' : others > 0 && delivered >= others ? 'delivered' : 'sent'
   return { ...event, status, delivered_count: delivered, read_count: read, view_count: null }

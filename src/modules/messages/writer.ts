@@ -178,7 +178,12 @@ export function createWriter(deps: WriterDeps): Writer {
     const chats = new Map([...versions].filter(([id]) => entries.some((entry) => entry.send.chat_id === id)))
     let counters: LockedCounters[]
     try {
-      counters = await writeBatch(deps.db, chats, entries.map((entry) => entry.send), patient)
+      counters = await writeBatch(
+        deps.db,
+        chats,
+        entries.map((entry) => entry.send),
+        patient,
+      )
     } catch (error) {
       const rest = await recover(entries, error)
       if (rest === 'split') {
@@ -236,7 +241,10 @@ export function createWriter(deps: WriterDeps): Writer {
   /** Sends that had been written before get the first one's message, told again: the first telling may have been lost. */
   async function answerKnown(entries: Entry[]): Promise<Entry[]> {
     try {
-      const rows = await messagesByClientId(deps.db, entries.map((entry) => entry.send))
+      const rows = await messagesByClientId(
+        deps.db,
+        entries.map((entry) => entry.send),
+      )
       const found = new Map(rows.map((row) => [keyOf(row), row]))
       await deps.told(rows.sort((a, b) => a.seq - b.seq))
       const rest: Entry[] = []
@@ -285,7 +293,13 @@ export function createWriter(deps: WriterDeps): Writer {
 function messageRow(send: Send, counters: LockedCounters): MessageRow {
   const { id, chat_id, sender_id, client_id, message_type, content, reply_to_seq } = send
   return {
-    id, chat_id, sender_id, client_id, message_type, content, reply_to_seq,
+    id,
+    chat_id,
+    sender_id,
+    client_id,
+    message_type,
+    content,
+    reply_to_seq,
     seq: counters.last_seq,
     version: counters.version,
     created_at: counters.at,

@@ -33,11 +33,18 @@ export interface Plan {
   left: Planned[]
 }
 
-export function plan(mine: readonly Candidate[], known: Readonly<Record<string, number>>, userVersion: number, limit: number): Plan {
+export function plan(
+  mine: readonly Candidate[],
+  known: Readonly<Record<string, number>>,
+  userVersion: number,
+  limit: number,
+): Plan {
   const all = mine.map((chat) => classify(chat, known, userVersion)).filter((chat) => chat !== undefined)
   // Own changes in the order of the user's clock, so that it can say how far they were told; then what is waited for most.
   const rank = { mine: 0, behind: 1, fresh: 2 }
-  all.sort((a, b) => rank[a.kind] - rank[b.kind] || (a.kind === 'mine' ? a.my_version - b.my_version : a.chat_id < b.chat_id ? 1 : -1))
+  all.sort(
+    (a, b) => rank[a.kind] - rank[b.kind] || (a.kind === 'mine' ? a.my_version - b.my_version : a.chat_id < b.chat_id ? 1 : -1),
+  )
   let rows = 0
   let count = 0
   while (count < all.length && count < maxChats) {

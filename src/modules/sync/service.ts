@@ -1,7 +1,7 @@
 import { type Queryable, sql } from '../../platform/db/db.ts'
 import type { Limiter } from '../../platform/limiter.ts'
 import type { Chat, Cursor, Me, Member, Message, SyncAnswer, SyncChat } from '../../protocol/resources.ts'
-import { activeMembers, type ChatDeps, chatRows, chatViews, changedMembers, cursorsOf, memberViews } from '../chats/index.ts'
+import { activeMembers, type ChatDeps, changedMembers, chatRows, chatViews, cursorsOf, memberViews } from '../chats/index.ts'
 import { changedMessages, type Found, messageViews, newestMessages } from '../messages/index.ts'
 import { type Candidate, type Planned, plan } from './plan.ts'
 
@@ -77,11 +77,34 @@ async function read(deps: SyncDeps, tx: Queryable, userId: string, input: SyncIn
 }
 
 /** The entries of an answer, in the order of `chosen`; the number of queries does not depend on how many. */
-async function describe(deps: SyncDeps, tx: Queryable, userId: string, chosen: readonly Planned[], limit: number): Promise<Entry[]> {
+async function describe(
+  deps: SyncDeps,
+  tx: Queryable,
+  userId: string,
+  chosen: readonly Planned[],
+  limit: number,
+): Promise<Entry[]> {
   const { chats } = deps
-  const chatRow = new Map((await chatRows(tx, userId, chosen.map((c) => c.chat_id))).map((row) => [row.chat_id, row]))
+  const chatRow = new Map(
+    (
+      await chatRows(
+        tx,
+        userId,
+        chosen.map((c) => c.chat_id),
+      )
+    ).map((row) => [row.chat_id, row]),
+  )
   const planned = chosen.filter((c) => chatRow.has(c.chat_id))
-  const views = new Map((await chatViews(chats, tx, userId, planned.map((c) => chatRow.get(c.chat_id)!))).map((chat) => [chat.id, chat]))
+  const views = new Map(
+    (
+      await chatViews(
+        chats,
+        tx,
+        userId,
+        planned.map((c) => chatRow.get(c.chat_id)!),
+      )
+    ).map((chat) => [chat.id, chat]),
+  )
   const withCleared = planned.map((c) => ({ ...c, cleared_seq: chatRow.get(c.chat_id)!.cleared_seq }))
   const behind = withCleared.filter((c) => c.kind === 'behind')
   const fresh = withCleared.filter((c) => c.kind === 'fresh')
@@ -89,25 +112,54 @@ async function describe(deps: SyncDeps, tx: Queryable, userId: string, chosen: r
   const newest = await newestMessages(tx, fresh, limit, maxTextBytes)
   const upTo = new Map(planned.map((c) => [c.chat_id, reached(c, changed.get(c.chat_id))]))
   const memberRows = [
-    ...(await changedMembers(tx, behind.map((c) => ({ chat_id: c.chat_id, since: c.since, until: upTo.get(c.chat_id)! })))),
-    ...(await activeMembers(tx, fresh.map((c) => c.chat_id), maxMembersTold)),
+    ...(await changedMembers(
+      tx,
+      behind.map((c) => ({ chat_id: c.chat_id, since: c.since, until: upTo.get(c.chat_id)! })),
+    )),
+    ...(await activeMembers(
+      tx,
+      fresh.map((c) => c.chat_id),
+      maxMembersTold,
+    )),
   ]
   const cursors = Map.groupBy(
-    await cursorsOf(tx, [...behind, ...fresh].filter((c) => c.member_count <= maxMembersTold).map((c) => c.chat_id)),
+    await cursorsOf(
+      tx,
+      [...behind, ...fresh].filter((c) => c.member_count <= maxMembersTold).map((c) => c.chat_id),
+    ),
     (row) => row.chat_id,
   )
-  const members = groupMembers(memberRows.map((row) => row.chat_id), await memberViews(chats, memberRows))
+  const members = groupMembers(
+    memberRows.map((row) => row.chat_id),
+    await memberViews(chats, memberRows),
+  )
   const messages = Map.groupBy(
-    await messageViews(tx, chats.briefs, [...changed.values(), ...newest.values()].flatMap((found) => found.rows)),
+    await messageViews(
+      tx,
+      chats.briefs,
+      [...changed.values(), ...newest.values()].flatMap((found) => found.rows),
+    ),
     (message) => message.chat_id,
   )
   return planned.map((c) => ({
     planned: c,
-    told: entry(c, views.get(c.chat_id)!, messages.get(c.chat_id) ?? [], members.get(c.chat_id) ?? [], (cursors.get(c.chat_id) ?? []).map(cursor), upTo.get(c.chat_id)!),
+    told: entry(
+      c,
+      views.get(c.chat_id)!,
+      messages.get(c.chat_id) ?? [],
+      members.get(c.chat_id) ?? [],
+      (cursors.get(c.chat_id) ?? []).map(cursor),
+      upTo.get(c.chat_id)!,
+    ),
   }))
 }
 
-const cursor = ({ user_id, read_seq, delivered_seq, joined_seq }: Cursor): Cursor => ({ user_id, read_seq, delivered_seq, joined_seq })
+const cursor = ({ user_id, read_seq, delivered_seq, joined_seq }: Cursor): Cursor => ({
+  user_id,
+  read_seq,
+  delivered_seq,
+  joined_seq,
+})
 
 /** The version up to which an entry is complete. */
 function reached(chat: Planned, found: Found | undefined): number {

@@ -41,7 +41,8 @@ export function chatChanges(deps: StreamDeps, chatId: string, since: number): Pr
       const found = (await changedMessages(tx, [range], pageSize, pageBytes)).get(chatId)!
       const until = found.cut ? found.rows.at(-1)!.version : chat.version
       const untold: Untold[] = []
-      for (const { version, frame } of await newMessageEvents(tx, deps.chats.briefs, found.rows)) untold.push({ version, frame: () => frame })
+      for (const { version, frame } of await newMessageEvents(tx, deps.chats.briefs, found.rows))
+        untold.push({ version, frame: () => frame })
       const members = await changedMembers(tx, [{ chat_id: chatId, since, until }])
       const views = await memberViews(deps.chats, members)
       for (const [n, { user_id, version, left_at }] of members.entries()) {
@@ -52,7 +53,11 @@ export function chatChanges(deps: StreamDeps, chatId: string, since: number): Pr
                 effect: { joined: user_id },
                 frame: (prev) => frame({ type: 'member_joined', chat_id: chatId, version, prev, user_id, member: views[n]! }),
               }
-            : { version, effect: { left: user_id }, frame: (prev) => frame({ type: 'member_left', chat_id: chatId, version, prev, user_id }) },
+            : {
+                version,
+                effect: { left: user_id },
+                frame: (prev) => frame({ type: 'member_left', chat_id: chatId, version, prev, user_id }),
+              },
         )
       }
       if (chat.row_version > since && chat.row_version <= until) {
@@ -60,7 +65,8 @@ export function chatChanges(deps: StreamDeps, chatId: string, since: number): Pr
         untold.push({
           version,
           effect: deleted ? { gone: true } : undefined,
-          frame: (prev) => frame({ type: 'chat_updated', chat_id: chatId, version, prev, chat: neutralChat(chat), ...(deleted && { deleted }) }),
+          frame: (prev) =>
+            frame({ type: 'chat_updated', chat_id: chatId, version, prev, chat: neutralChat(chat), ...(deleted && { deleted }) }),
         })
       }
       return { events: chain(untold, since), version: until, more: until < chat.version }
@@ -95,7 +101,8 @@ export function userChanges(deps: StreamDeps, userId: string, since: number): Pr
     const untold: Untold[] = told.map(({ chat_id, version, is_member }) => ({
       version,
       effect: is_member ? { attach: chat_id! } : undefined,
-      frame: (prev) => (is_member ? '' : frame({ type: 'chat_removed', user_version: version, user_prev: prev, chat_id: chat_id! })),
+      frame: (prev) =>
+        is_member ? '' : frame({ type: 'chat_removed', user_version: version, user_prev: prev, chat_id: chat_id! }),
     }))
     const last = told.at(-1)?.version ?? since
     if (!more && last < clock) {
@@ -107,7 +114,12 @@ export function userChanges(deps: StreamDeps, userId: string, since: number): Pr
 }
 
 /** `chat_added` as it stands now; undefined when the chat is not this user's any more. */
-export async function chatAdded(deps: StreamDeps, userId: string, chatId: string, stamp: { version: number; prev: number }): Promise<{ frame: string; version: number } | undefined> {
+export async function chatAdded(
+  deps: StreamDeps,
+  userId: string,
+  chatId: string,
+  stamp: { version: number; prev: number },
+): Promise<{ frame: string; version: number } | undefined> {
   const { chats } = deps
   const rows = await chatRows(chats.db, userId, [chatId])
   const [chat] = await chatViews(chats, chats.db, userId, rows)

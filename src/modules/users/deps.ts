@@ -29,6 +29,6 @@ export interface UsersDeps {
   tellUser(userId: string, stamped: UserStamped): void
   /** Ends all sessions of a user but one, and answers which; their end is announced after the commit. */
   endSessions(tx: Queryable, userId: string, except?: string): Promise<string[]>
-  /** What else goes with an account: groups get another owner. */
-  onDelete(tx: Queryable, userId: string): Promise<void>
+  /** What else goes with an account, after the commit: it leaves its groups. Done again until it succeeds. */
+  onDeleted(userId: string): Promise<void>
 }

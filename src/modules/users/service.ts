@@ -151,8 +151,13 @@ export async function deleteAccount(deps: UsersDeps, userId: string, password: s
   const checked = await checkPassword(deps, userId, password)
   const ended = await deps.db.transaction(async (tx) => {
     if (!(await store.blankUser(tx, userId, checked, deletedName))) throw new AppError('wrong_password')
-    await deps.onDelete(tx, userId)
     return deps.endSessions(tx, userId)
   })
   deps.control.announce({ sessions_ended: ended, user_changed: userId })
+  await deps.onDeleted(userId)
+}
+
+/** Those of these who exist and are not deleted. */
+export async function existingUsers(db: Queryable, ids: readonly string[]): Promise<Set<string>> {
+  return new Set((await store.selectExisting(db, ids)).map(({ id }) => id))
 }

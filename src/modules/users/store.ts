@@ -125,3 +125,7 @@ export async function blankUser(tx: Queryable, id: string, checked: string, disp
     RETURNING id`)
   return rows.length > 0
 }
+
+export function selectExisting(db: Queryable, ids: readonly string[]): Promise<{ id: string }[]> {
+  return db.query<{ id: string }>(sql`SELECT id FROM users WHERE id = ANY(${ids}::uuid[]) AND deleted_at IS NULL`)
+}

@@ -1,0 +1,235 @@
+import type { Context } from './context.ts'
+import {
+  authRoutes,
+  createAuth,
+  createAuthenticator,
+  createKeys,
+  endSessionsOf,
+  liveSessions,
+  sweepSessions,
+  wellKnownRoutes,
+} from './modules/auth/index.ts'
+import {
+  type ChatDeps,
+  chatRoutes,
+  createAclCache,
+  createCursors,
+  lastSeq,
+  leaveEverything,
+  memberships,
+  versions,
+} from './modules/chats/index.ts'
+import { healthRoutes } from './modules/health/index.ts'
+import {
+  authorsOf,
+  checkMayWrite,
+  createWriter,
+  type MessageDeps,
+  messageRoutes,
+  send,
+  summaries,
+  tellWritten,
+  unreadCounts,
+} from './modules/messages/index.ts'
+import { createOnline, createSignals } from './modules/presence/index.ts'
+import { chatAdded, chatChanges, type SyncDeps, sync, syncRoutes, userChanges } from './modules/sync/index.ts'
+import { briefs, createBriefCache, existingUsers, meOf, publicUsers, type UsersDeps, usersRoutes } from './modules/users/index.ts'
+import type { CommandTable } from './platform/command.ts'
+import { controlChannel, createControl } from './platform/control.ts'
+import { asAppError } from './platform/db/db.ts'
+import { createHttpServer } from './platform/http/server.ts'
+import type { App } from './platform/http/types.ts'
+import { createLimiter } from './platform/limiter.ts'
+import { createPasswords } from './platform/passwords.ts'
+import { version } from './platform/version.ts'
+import { frame } from './protocol/events.ts'
+import { registerGateway } from './realtime/gateway.ts'
+import { Hub, peopleChannel } from './realtime/hub.ts'
+
+export interface Server {
+  app: App
+  hub: Hub
+  /** Stops accepting, tells clients, finishes what was begun. */
+  close(): Promise<void>
+}
+
+const sweepEveryMs = 3_600_000
+
+/** The table of contents: every module with what it needs, and who listens to whom. */
+export async function createServer(context: Context): Promise<Server> {
+  const { config, log, metrics, db, bus, limits, presence, instanceId } = context
+  const onError = (error: unknown, what: string) => log.error({ err: error }, what)
+  const control = createControl(bus, instanceId)
+  // Half of the pool is left to statements that come alone: a snapshot that waits for one of them must get it.
+  const limiter = createLimiter(Math.max(1, Math.floor(config.databasePoolSize / 2)))
+
+  // --- users and sessions ---
+  const keys = createKeys({ ...context.jwt, accessTokenTtlMs: config.accessTokenTtlMs })
+  const passwords = createPasswords({ cost: config.bcryptCost })
+  const authenticator = createAuthenticator({ db, keys, bus, control, onError: (error) => onError(error, 'sessions') })
+  const auth = createAuth({ db, control, limits, passwords, keys, metrics, config })
+  const users: UsersDeps = {
+    db,
+    control,
+    limits,
+    passwords,
+    briefCache: createBriefCache(control),
+    passwordRule: config.limits.login,
+    relations: async () => new Map(),
+    online: (ids) => presence.online(ids),
+    tellUser: (userId, { version, prev, event }) => {
+      hub.tell(`user:${userId}`, [{ version, prev, frame: frame({ ...event, user_version: version, user_prev: prev }) }])
+      online.announce([userId])
+    },
+    endSessions: endSessionsOf,
+    onDeleted: (userId) => leaveEverything(chats, userId),
+  }
+  const me = (userId: string) => meOf(db, userId)
+
+  // --- live connections ---
+  const hub: Hub = new Hub({
+    bus,
+    instanceId,
+    sources: {
+      memberships: (ids) => memberships(db, ids),
+      versions: (chatIds, userIds) => versions(db, chatIds, userIds),
+      chatChanges: (chatId, since) => chatChanges(streams, chatId, since),
+      userChanges: (userId, since) => userChanges(streams, userId, since),
+      chatAdded: (userId, chatId, stamp) => chatAdded(streams, userId, chatId, stamp),
+    },
+    onPresence: (userId, isHere) => online.moved(userId, isHere),
+    onError,
+    metrics: { filled: (events) => metrics.gateFills.inc(events), delivered: () => {} },
+  })
+  const online = createOnline({ db, news: hub, store: presence, onError })
+  const signals = createSignals({ news: hub, store: presence, hears: (userId, chatId) => hub.hears(userId, chatId) })
+
+  // --- chats, messages, sync ---
+  const acl = createAclCache()
+  const chats: ChatDeps = {
+    db,
+    news: hub,
+    acl,
+    groupMaxMembers: config.groupMaxMembers,
+    onError,
+    briefs: (ids) => briefs(users, ids),
+    existingUsers: (ids) => existingUsers(db, ids),
+    publicUsers: (viewerId, ids) => publicUsers(users, viewerId, ids),
+    summaries: (q, viewerId, standings) => summaries(q, chats.briefs, viewerId, standings),
+    unread: unreadCounts,
+    authorsOf,
+  }
+  const cursors = createCursors(chats)
+  const writer = createWriter({
+    db,
+    acl,
+    check: checkMayWrite,
+    told: async (rows) => {
+      metrics.messages.inc(rows.length)
+      await tellWritten({ db, news: hub, briefs: chats.briefs, onError }, rows)
+    },
+    onError,
+  })
+  const messages: MessageDeps = { db, news: hub, acl, writer, limits, messageRule: config.limits.message, briefs: chats.briefs }
+  const streams: SyncDeps = { chats, me, limiter }
+
+  /** WebSocket commands; REST has the same services behind it. */
+  const table: CommandTable = {
+    message: async ({ identity }, command) => {
+      const { committed } = await send(messages, identity, command)
+      return { later: committed.then(({ message, duplicate }) => ({ message, ...(duplicate && { duplicate }) })) }
+    },
+    typing: (caller, { chat_id, is_typing }) => {
+      signals.typing(caller, chat_id, is_typing)
+      return {}
+    },
+    read: ({ identity }, { chat_id, seq }) => ({
+      later: cursors.move({ chat_id, user_id: identity.user_id, read: seq ?? lastSeq }),
+    }),
+    delivered: ({ identity }, { chat_id, seq }) => ({
+      later: cursors.move({ chat_id, user_id: identity.user_id, delivered: seq ?? lastSeq }),
+    }),
+    join_chat: async (caller, { chat_id }) => ({ user_ids: await signals.join(caller, chat_id) }),
+    leave_chat: async (caller, { chat_id }) => {
+      await signals.leave(caller, chat_id)
+      return {}
+    },
+    sync: ({ identity }, { chats, user_version, limit }) => sync(streams, identity.user_id, { chats, user_version, limit }),
+  }
+
+  // --- HTTP ---
+  const app = await createHttpServer({ config, version, log, authenticate: authenticator.authenticate, limits, metrics })
+  const gateway = await registerGateway(app, {
+    hub,
+    authenticate: authenticator.authenticate,
+    liveSessions: (ids) => liveSessions(db, ids),
+    newsIsLive: () => bus.connected,
+    table,
+    frameLimit: config.limits.frame,
+    origins: config.corsOrigins,
+    onGone: (caller) => signals.gone(caller),
+    asAppError: (error) => {
+      const refusal = asAppError(error)
+      if (refusal.code === 'internal_error') onError(error, 'a command failed')
+      return refusal
+    },
+    onError,
+    metrics: {
+      frameIn: () => metrics.framesIn.inc(),
+      frameOut: () => metrics.framesOut.inc(),
+      connections: (count) => metrics.sockets.set(count),
+      closed: (reason) => metrics.closes.inc({ reason }),
+    },
+  })
+  await app.register(
+    async (api: App) => {
+      await authRoutes(api, auth)
+      await usersRoutes(api, users)
+      chatRoutes(api, chats, cursors)
+      messageRoutes(api, messages, chats, cursors)
+      syncRoutes(api, streams)
+    },
+    { prefix: '/api/v1' },
+  )
+  await wellKnownRoutes(app, keys)
+  const redis = config.redisUrl === undefined ? ('in-process' as const) : () => bus.connected
+  await healthRoutes(app, { db, redis, metrics, metricsToken: config.metricsToken, version, startedAt: Date.now() })
+
+  // --- news between instances ---
+  control.on(({ sessions_ended = [] }) => gateway.endSessions(sessions_ended))
+  bus.onMessage((channel, payload) => {
+    if (channel === controlChannel) control.deliver(payload)
+    else hub.receive(channel, payload)
+  })
+  /** Something may have been missed: whatever was remembered is looked up again. */
+  const catchUp = () => {
+    authenticator.clear()
+    void gateway.checkSessions(true)
+    void hub.sweep(true)
+  }
+  bus.onGap(catchUp)
+  presence.onInstanceGone(() => void hub.sweep(true))
+  await bus.subscribe([controlChannel, peopleChannel])
+  hub.start()
+  const sweeper = setInterval(
+    () => void sweepSessions(db).catch((error: unknown) => onError(error, 'old sessions could not be swept')),
+    sweepEveryMs,
+  )
+  sweeper.unref()
+
+  return {
+    app,
+    hub,
+    async close() {
+      clearInterval(sweeper)
+      gateway.stop()
+      await app.close()
+      await writer.close()
+      await cursors.close()
+      signals.close()
+      await online.close()
+      await authenticator.close()
+      hub.stop()
+    },
+  }
+}

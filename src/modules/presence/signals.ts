@@ -1,0 +1,132 @@
+import type { Caller } from '../../platform/command.ts'
+import { AppError } from '../../platform/errors.ts'
+import type { News } from '../../platform/news.ts'
+import type { PresenceStore } from '../../platform/presence/presence.ts'
+import { frame } from '../../protocol/events.ts'
+
+/** Typing, and whose screen a chat is on: signs of life that are told to who is there, and kept nowhere. */
+
+/** Told on at most once in this time. */
+const typingEveryMs = 3_000
+/** Without another sign, typing ends by itself. */
+const typingEndsMs = 5_000
+/** A person looks at a few chats at most. */
+const maxOpenChats = 20
+
+export interface SignalDeps {
+  news: News
+  store: PresenceStore
+  /** Whether this user's connections here hear the chat: they are a member of it. */
+  hears: (userId: string, chatId: string) => boolean
+}
+
+interface Typing {
+  toldAt: number
+  isTyping: boolean
+  end: NodeJS.Timeout
+}
+
+export interface Signals {
+  typing(caller: Caller, chatId: string, isTyping: boolean): void
+  /** Resolves with the users who have the chat open. */
+  join(caller: Caller, chatId: string): Promise<string[]>
+  leave(caller: Caller, chatId: string): Promise<void>
+  /** The connection is gone: its chats are on no screen. */
+  gone(caller: Caller): void
+  close(): void
+}
+
+export function createSignals({ news, store, hears }: SignalDeps): Signals {
+  const typists = new Map<string, Typing>()
+  /** Connections of this instance with the chat open, by chat and user. */
+  const screens = new Map<string, number>()
+
+  const key = (chatId: string, userId: string) => `${chatId} ${userId}`
+
+  function check(caller: Caller, chatId: string): string {
+    const { user_id } = caller.identity
+    if (!hears(user_id, chatId)) throw new AppError('chat_not_found')
+    return user_id
+  }
+
+  function tellTyping(chatId: string, user_id: string, is_typing: boolean): void {
+    const timestamp = Math.floor(Date.now() / 1_000)
+    news.pass(`chat:${chatId}`, {
+      frame: frame({ type: 'typing', chat_id: chatId, user_id, is_typing, timestamp }),
+      not: user_id,
+    })
+  }
+
+  function endTyping(chatId: string, userId: string): void {
+    const state = typists.get(key(chatId, userId))
+    if (!state) return
+    clearTimeout(state.end)
+    typists.delete(key(chatId, userId))
+    if (state.isTyping) tellTyping(chatId, userId, false)
+  }
+
+  function tellScreen(chatId: string, user_id: string, is_joined: boolean): void {
+    news.pass(`chat:${chatId}`, { frame: frame({ type: 'chat_presence', chat_id: chatId, user_id, is_joined }), not: user_id })
+  }
+
+  async function drop(userId: string, chatId: string): Promise<void> {
+    const left = (screens.get(key(chatId, userId)) ?? 0) - 1
+    if (left > 0) {
+      screens.set(key(chatId, userId), left)
+      return
+    }
+    screens.delete(key(chatId, userId))
+    await store.closeChat(chatId, userId)
+    tellScreen(chatId, userId, false)
+  }
+
+  return {
+    typing(caller, chatId, isTyping) {
+      const userId = check(caller, chatId)
+      const known = typists.get(key(chatId, userId))
+      if (known) clearTimeout(known.end)
+      else if (!isTyping) return
+      const due = !known || Date.now() - known.toldAt >= typingEveryMs
+      const tells = isTyping ? due : known!.isTyping
+      const end = setTimeout(() => endTyping(chatId, userId), typingEndsMs)
+      end.unref()
+      typists.set(key(chatId, userId), {
+        toldAt: tells && isTyping ? Date.now() : (known?.toldAt ?? 0),
+        isTyping: isTyping && (due || known!.isTyping),
+        end,
+      })
+      if (tells) tellTyping(chatId, userId, isTyping)
+    },
+    async join(caller, chatId) {
+      const userId = check(caller, chatId)
+      if (!caller.openChats.has(chatId)) {
+        if (caller.openChats.size >= maxOpenChats) {
+          throw new AppError('invalid_input', { details: { chat_id: `at most ${maxOpenChats} chats can be on a screen` } })
+        }
+        caller.openChats.add(chatId)
+        const count = screens.get(key(chatId, userId)) ?? 0
+        screens.set(key(chatId, userId), count + 1)
+        if (count === 0) {
+          await store.openChat(chatId, userId)
+          tellScreen(chatId, userId, true)
+        }
+      }
+      return store.openUsers(chatId)
+    },
+    async leave(caller, chatId) {
+      if (caller.openChats.delete(chatId)) await drop(caller.identity.user_id, chatId)
+    },
+    gone(caller) {
+      const { user_id } = caller.identity
+      for (const chatId of caller.openChats) {
+        void drop(user_id, chatId)
+        endTyping(chatId, user_id)
+      }
+      caller.openChats.clear()
+    },
+    close() {
+      for (const { end } of typists.values()) clearTimeout(end)
+      typists.clear()
+    },
+  }
+}

@@ -1,0 +1,203 @@
+import { randomUUID } from 'node:crypto'
+import type { ServerEvent } from '../../src/protocol/events.ts'
+import type { Message, SyncAnswer } from '../../src/protocol/resources.ts'
+import { ClientState } from './state.ts'
+
+/**
+ * A small client over WebSocket: connects, catches up, stays caught up, sends again what was not acknowledged. It is what
+ * tests talk through, and what authors of clients may read.
+ */
+
+export interface ClientOptions {
+  /** `http://127.0.0.1:8080` */
+  url: string
+  userId: string
+  token: () => string | Promise<string>
+  /** Comes back by itself when the connection ends with a code that says so. */
+  reconnect?: boolean
+}
+
+interface Asked {
+  resolve: (answer: Record<string, unknown>) => void
+  reject: (error: unknown) => void
+}
+
+export class Refused extends Error {
+  readonly code: string
+  constructor(code: string, message: string) {
+    super(message)
+    this.code = code
+  }
+}
+
+/** The connection ended before the answer came: whether the command was carried out is not known. */
+export class Disconnected extends Error {}
+
+export class Client {
+  readonly state: ClientState
+  /** Every event in the order it came. */
+  readonly events: ServerEvent[] = []
+  onEvent: (event: ServerEvent) => void = () => {}
+  closedWith: number | undefined
+  readonly #options: ClientOptions
+  #socket: WebSocket | undefined
+  readonly #asked = new Map<string, Asked>()
+  /** Sends that no acknowledgement came for, by client_id: they are sent again after a reconnect. */
+  readonly #outbox = new Map<string, { command: Record<string, unknown>; asked: Asked }>()
+  #syncing: Promise<void> | undefined
+  #wanted = false
+
+  constructor(options: ClientOptions) {
+    this.#options = options
+    this.state = new ClientState(options.userId)
+  }
+
+  get isOpen(): boolean {
+    return this.#socket?.readyState === WebSocket.OPEN
+  }
+
+  /** Resolves once `ready` has come and the first sync is done. */
+  async connect(): Promise<this> {
+    this.#wanted = true
+    const token = await this.#options.token()
+    const socket = new WebSocket(`${this.#options.url.replace(/^http/, 'ws')}/ws?token=${encodeURIComponent(token)}`)
+    this.#socket = socket
+    const { promise: ready, resolve, reject } = Promise.withResolvers<void>()
+    socket.addEventListener('message', ({ data }) => {
+      const frame = JSON.parse(String(data)) as ServerEvent
+      if (frame.type === 'ready') resolve()
+      this.#heard(frame)
+    })
+    socket.addEventListener('error', () => reject(new Disconnected('the connection failed')))
+    socket.addEventListener('close', ({ code }) => {
+      this.closedWith = code
+      reject(new Disconnected(`closed with ${code}`))
+      if (socket === this.#socket) this.#lost(code)
+    })
+    await ready
+    // Only now: what commits from here on is told live, what came before is in the answer.
+    await this.sync()
+    for (const { command, asked } of this.#outbox.values()) this.#ask(command).then(asked.resolve, asked.reject)
+    return this
+  }
+
+  #lost(code: number): void {
+    this.#socket = undefined
+    for (const { reject } of this.#asked.values()) reject(new Disconnected(`closed with ${code}`))
+    this.#asked.clear()
+    const comesBack = this.#wanted && this.#options.reconnect === true && code !== 4001
+    if (!comesBack) return
+    // Everybody was cut off at the same moment: spread the return.
+    setTimeout(() => this.#wanted && void this.connect().catch(() => this.#lost(1006)), 50 + Math.random() * 200)
+  }
+
+  #heard(frame: ServerEvent): void {
+    if (frame.type === 'ack' || frame.type === 'error') {
+      const asked = frame.id === undefined ? undefined : this.#asked.get(frame.id)
+      if (frame.id !== undefined) this.#asked.delete(frame.id)
+      if (frame.type === 'ack') asked?.resolve(frame)
+      else asked?.reject(new Refused(String(frame.code), String(frame.error)))
+      return
+    }
+    this.events.push(frame)
+    this.state.event(frame)
+    this.onEvent(frame)
+    if (this.state.needsSync) void this.sync().catch(() => {})
+  }
+
+  /** One command; resolves with its ack. */
+  ask(command: Record<string, unknown>): Promise<Record<string, unknown>> {
+    return this.#ask(command)
+  }
+
+  #ask(command: Record<string, unknown>): Promise<Record<string, unknown>> {
+    return new Promise((resolve, reject) => {
+      if (!this.isOpen) {
+        reject(new Disconnected('not connected'))
+        return
+      }
+      const id = randomUUID()
+      this.#asked.set(id, { resolve, reject })
+      this.#socket!.send(JSON.stringify({ ...command, id }))
+    })
+  }
+
+  /** A frame as it is, without waiting for anything. */
+  raw(text: string | Uint8Array<ArrayBuffer>): void {
+    this.#socket?.send(text)
+  }
+
+  /** Sends a message; sent again (as the same) after a reconnect until it is answered. */
+  async send(
+    chatId: string,
+    content: string,
+    clientId: string = randomUUID(),
+    extra: Record<string, unknown> = {},
+  ): Promise<Message> {
+    const command = { type: 'message', chat_id: chatId, content, client_id: clientId, ...extra }
+    const answered = new Promise<Record<string, unknown>>((resolve, reject) => {
+      const asked: Asked = {
+        resolve: (ack) => {
+          this.#outbox.delete(clientId)
+          resolve(ack)
+        },
+        reject: (error) => {
+          if (error instanceof Disconnected && this.#options.reconnect === true && this.#wanted) return
+          this.#outbox.delete(clientId)
+          reject(error)
+        },
+      }
+      this.#outbox.set(clientId, { command, asked })
+      this.#ask(command).then(asked.resolve, asked.reject)
+    })
+    return (await answered).message as Message
+  }
+
+  /** Asks until nothing is missing. Calls that come while one runs share it. */
+  sync(): Promise<void> {
+    this.#syncing ??= this.#catchUp().finally(() => {
+      this.#syncing = undefined
+    })
+    return this.#syncing
+  }
+
+  async #catchUp(): Promise<void> {
+    do {
+      const answer = (await this.#ask({ type: 'sync', ...this.state.position() })) as unknown as SyncAnswer
+      this.state.synced(answer)
+    } while (this.state.needsSync)
+  }
+
+  /** Resolves with the first event (of those that came already, too) that passes. */
+  async waitFor<T extends ServerEvent['type']>(
+    type: T,
+    test: (event: Extract<ServerEvent, { type: T }>) => boolean = () => true,
+    ms = 5_000,
+  ): Promise<Extract<ServerEvent, { type: T }>> {
+    const passes = (event: ServerEvent): event is Extract<ServerEvent, { type: T }> =>
+      event.type === type && test(event as Extract<ServerEvent, { type: T }>)
+    const until = Date.now() + ms
+    for (;;) {
+      const found = this.events.find(passes)
+      if (found) return found
+      if (Date.now() > until)
+        throw new Error(`no ${type} came within ${ms} ms; there were: ${this.events.map((e) => e.type).join(', ')}`)
+      await new Promise((resolve) => setTimeout(resolve, 5))
+    }
+  }
+
+  /** Resolves with the code that the connection was closed with. */
+  async waitForClose(ms = 5_000): Promise<number> {
+    const until = Date.now() + ms
+    while (this.isOpen || this.closedWith === undefined) {
+      if (Date.now() > until) throw new Error(`the connection was not closed within ${ms} ms`)
+      await new Promise((resolve) => setTimeout(resolve, 5))
+    }
+    return this.closedWith
+  }
+
+  close(): void {
+    this.#wanted = false
+    this.#socket?.close()
+  }
+}
