@@ -93,7 +93,11 @@ const environment = z.object({
   TRUST_PROXY: trustProxy,
   CORS_ORIGINS: list,
   DATA_DIR: z.string().min(1).default('./data'),
-  DATABASE_URL: url('postgres:', 'postgresql:').optional(),
+  // A unix socket's URL has an empty host, which URL does not take: its form is the driver's business.
+  DATABASE_URL: z
+    .string()
+    .regex(/^postgres(ql)?:\/\/\S+$/, 'must be a URL that starts with postgres://')
+    .optional(),
   DATABASE_POOL_SIZE: int(10, 2, 200),
   REDIS_URL: url('redis:', 'rediss:').optional(),
   REDIS_PREFIX: z

@@ -1,6 +1,6 @@
 import { z } from 'zod'
 import { counter, time, uuid } from './primitives.ts'
-import { Chat, ChatEvent, Me, Member, MessageEvent, My, messageTypes, userStatus } from './resources.ts'
+import { Chat, ChatEvent, Me, Member, MessageEvent, My, userStatus } from './resources.ts'
 
 /** Frames from the server. Those with `version` and `prev` changed the shared state of the chat; see the page on sync. */
 
@@ -96,9 +96,9 @@ export const serverEvents = {
 } as const
 
 export type ServerEvents = { [K in keyof typeof serverEvents]: z.infer<(typeof serverEvents)[K]> }
-export type ServerEvent = ServerEvents[keyof ServerEvents]
+/** What is told unasked; `ack` and `error` answer a command. */
+export type ServerEvent = ServerEvents[Exclude<keyof ServerEvents, 'ack' | 'error'>]
+export type ServerFrame = ServerEvents[keyof ServerEvents]
 
 /** One event as JSON text, typed. */
 export const frame = (event: ServerEvent): string => JSON.stringify(event)
-
-export { messageTypes }

@@ -107,6 +107,7 @@ export async function registerGateway(app: FastifyInstance, options: GatewayOpti
       const live = await options.liveSessions([identity.session_id])
       if (!live.has(identity.session_id)) return connection.close('unauthorized')
       if (connection.isClosed) return
+      connection.state = 'open'
       connection.sendText(
         frame({
           type: 'ready',

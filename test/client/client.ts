@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto'
-import type { ServerEvent } from '../../src/protocol/events.ts'
+import type { ServerEvent, ServerFrame } from '../../src/protocol/events.ts'
 import type { Message, SyncAnswer } from '../../src/protocol/resources.ts'
 import { ClientState } from './state.ts'
 
@@ -64,7 +64,7 @@ export class Client {
     this.#socket = socket
     const { promise: ready, resolve, reject } = Promise.withResolvers<void>()
     socket.addEventListener('message', ({ data }) => {
-      const frame = JSON.parse(String(data)) as ServerEvent
+      const frame = JSON.parse(String(data)) as ServerFrame
       if (frame.type === 'ready') resolve()
       this.#heard(frame)
     })
@@ -91,7 +91,7 @@ export class Client {
     setTimeout(() => this.#wanted && void this.connect().catch(() => this.#lost(1006)), 50 + Math.random() * 200)
   }
 
-  #heard(frame: ServerEvent): void {
+  #heard(frame: ServerFrame): void {
     if (frame.type === 'ack' || frame.type === 'error') {
       const asked = frame.id === undefined ? undefined : this.#asked.get(frame.id)
       if (frame.id !== undefined) this.#asked.delete(frame.id)
@@ -163,6 +163,7 @@ export class Client {
 
   async #catchUp(): Promise<void> {
     do {
+      this.state.asked()
       const answer = (await this.#ask({ type: 'sync', ...this.state.position() })) as unknown as SyncAnswer
       this.state.synced(answer)
     } while (this.state.needsSync)

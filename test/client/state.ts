@@ -45,6 +45,7 @@ export class ClientState {
   #stash: ServerEvent[] = []
   /** Set when something is missing: the owner of this state asks `sync`. */
   needsSync = false
+  #asked = false
 
   constructor(myId: string) {
     this.myId = myId
@@ -74,8 +75,13 @@ export class ClientState {
 
   #chatEvent(event: ChatStamped): void {
     const state = this.chats.get(event.chat_id)
-    // Not mine (any more): it comes back by `chat_added` or `sync`, if at all.
-    if (!state || event.version <= state.version) return
+    // Not mine (any more): it comes back by `chat_added` or `sync`, if at all. While an answer is on its way that may
+    // bring it, what is newer than the answer must not be lost.
+    if (!state) {
+      if (this.#asked) this.#stash.push(event)
+      return
+    }
+    if (event.version <= state.version) return
     if (event.prev > state.version) {
       this.#hold(event)
       return
@@ -156,13 +162,20 @@ export class ClientState {
 
   // --- catching up -----------------------------------------------------------------------------------------------
 
+  /** A sync is about to be asked with the position as it is now. */
+  asked(): void {
+    this.#asked = true
+    this.needsSync = false
+  }
+
   /** Applying the same answer twice changes nothing. */
   synced(answer: SyncAnswer): void {
     for (const id of answer.removed) this.chats.delete(id)
     for (const entry of answer.chats) this.#entry(entry)
     this.userVersion = Math.max(this.userVersion, answer.user_version)
     this.me = answer.me
-    this.needsSync = answer.has_more
+    this.#asked = false
+    this.needsSync ||= answer.has_more
     const stash = this.#stash
     this.#stash = []
     for (const event of stash) this.event(event)

@@ -69,7 +69,7 @@ export async function startServers({ instances = 1, redis = instances > 1, env =
       },
     }
   }
-  const running = []
+  const running: Awaited<ReturnType<typeof start>>[] = []
   for (let n = 0; n < instances; n += 1) running.push(await start(n))
   const clients: Client[] = []
 
