@@ -99,7 +99,12 @@ export async function createServer(context: Context): Promise<Server> {
     },
     onPresence: (userId, isHere) => online.moved(userId, isHere),
     onError,
-    metrics: { filled: (events) => metrics.gateFills.inc(events), delivered: () => {} },
+    metrics: {
+      filled: (events) => metrics.gateFills.inc(events),
+      delivered: (_frames, latencyMs) => {
+        if (latencyMs !== undefined) metrics.delivery.observe(latencyMs / 1_000)
+      },
+    },
   })
   const online = createOnline({ db, news: hub, store: presence, onError })
   const signals = createSignals({ news: hub, store: presence, hears: (userId, chatId) => hub.hears(userId, chatId) })
@@ -191,6 +196,7 @@ export async function createServer(context: Context): Promise<Server> {
     },
     { prefix: '/api/v1' },
   )
+  app.get('/', { config: { public: true }, schema: { hide: true } }, (_request, reply) => reply.redirect('/docs'))
   await wellKnownRoutes(app, keys)
   const redis = config.redisUrl === undefined ? ('in-process' as const) : () => bus.connected
   await healthRoutes(app, { db, redis, metrics, metricsToken: config.metricsToken, version, startedAt: Date.now() })
@@ -222,7 +228,7 @@ export async function createServer(context: Context): Promise<Server> {
     hub,
     async close() {
       clearInterval(sweeper)
-      gateway.stop()
+      await gateway.stop()
       await app.close()
       await writer.close()
       await cursors.close()

@@ -24,6 +24,8 @@ export interface Stamped {
   /** JSON, as it goes to sockets. */
   frame: string
   effect?: Effect | undefined
+  /** Unix ms of the commit, for the measure of delivery; only on messages told live. */
+  at?: number | undefined
 }
 
 /** An event that took none: typing, cursors, presence. Told to who is there, or lost. */
@@ -46,7 +48,6 @@ export interface News {
 }
 
 export interface Envelope {
-  from: string
   events?: Stamped[]
   passing?: Passing
 }
@@ -60,7 +61,7 @@ type Header = {
 
 /** A header line, then one line per frame: JSON has no raw line breaks, so frames need no escaping and no parsing. */
 export function encodeEvents(from: string, events: readonly Stamped[]): Buffer {
-  const header: Header = { i: from, e: events.map((e) => (e.effect ? [e.version, e.prev, e.effect] : [e.version, e.prev])) }
+  const header: Header = { i: from, e: events.map((e) => [e.version, e.prev, e.effect ?? null, e.at]) }
   return Buffer.from(`${JSON.stringify(header)}\n${events.map((e) => e.frame).join('\n')}`)
 }
 
@@ -69,9 +70,23 @@ export function encodePassing(from: string, { frame, to, not }: Passing): Buffer
   return Buffer.from(`${JSON.stringify(header)}\n${frame}`)
 }
 
+/** Whether the header names this instance: its own publication comes back, and need not be read. */
+export function isFrom(instanceId: string, payload: Buffer): boolean {
+  const start = '{"i":"'.length
+  return payload.toString('latin1', start, start + instanceId.length) === instanceId
+}
+
 export function decode(payload: Buffer): Envelope {
   const [head = '', ...frames] = payload.toString().split('\n')
-  const { i, e, to, not } = JSON.parse(head) as Header
-  if (!e) return { from: i, passing: { frame: frames[0] ?? '', to, not } }
-  return { from: i, events: e.map(([version, prev, effect], n) => ({ version, prev, effect, frame: frames[n] ?? '' })) }
+  const { e, to, not } = JSON.parse(head) as Header
+  if (!e) return { passing: { frame: frames[0] ?? '', to, not } }
+  return {
+    events: e.map(([version, prev, effect, at], n) => ({
+      version,
+      prev,
+      effect: effect ?? undefined,
+      at,
+      frame: frames[n] ?? '',
+    })),
+  }
 }

@@ -10,7 +10,8 @@ import type { Peer } from './hub.ts'
 import { Outbox } from './outbox.ts'
 
 /**
- * One WebSocket: `waiting` for auth -> `joining` (subscribing; events of that time are left to `sync`) -> `open` -> `closed`. Frames are carried out one after the other in the order they
+ * One WebSocket: `waiting` for auth -> `joining` (subscribing; events of that time are left to `sync`) -> `open` -> `draining` (nothing
+ * new is begun) -> `closed`. Frames are carried out one after the other in the order they
  * came; a command may say that only its answer is still to come (a send that waits for its commit), then the next begins.
  * Both queues are bounded: what comes in pauses the socket, what goes out closes it (4008).
  */
@@ -35,7 +36,7 @@ export interface ConnectionOptions {
 }
 
 export class Connection implements Peer {
-  state: 'waiting' | 'joining' | 'open' | 'closed' = 'waiting'
+  state: 'waiting' | 'joining' | 'open' | 'draining' | 'closed' = 'waiting'
   identity: Identity | undefined
   readonly ip: string
   /** When anything was last heard from the peer, Unix ms. */
@@ -87,7 +88,7 @@ export class Connection implements Peer {
 
   /** An event from the hub. Before `ready` it is dropped: `sync` comes after `ready` and has it. */
   send(frame: Buffer): void {
-    if (this.state === 'open') this.#push(frame)
+    if (this.state === 'open' || this.state === 'draining') this.#push(frame)
   }
 
   /** The connection's own answer. */
@@ -108,6 +109,18 @@ export class Connection implements Peer {
   begin(work: () => Promise<void>): void {
     this.#running = true
     void work().then(() => this.#next())
+  }
+
+  /** Finishes what was begun, then closes with `shutting_down`. */
+  drain(): void {
+    if (this.state === 'closed' || this.state === 'draining') return
+    this.state = 'draining'
+    this.#waiting = undefined
+    this.#closeWhenDrained()
+  }
+
+  #closeWhenDrained(): void {
+    if (this.state === 'draining' && !this.#running && this.#pending === 0) this.close('shutting_down')
   }
 
   /** The peer is gone without a word: there is nobody to say goodbye to. */
@@ -147,7 +160,7 @@ export class Connection implements Peer {
   }
 
   #heard(data: Buffer, isBinary: boolean): void {
-    if (this.state === 'closed') return
+    if (this.state === 'closed' || this.state === 'draining') return
     this.#touch()
     this.#options.metrics?.frameIn()
     if (isBinary) {
@@ -176,6 +189,7 @@ export class Connection implements Peer {
     this.#waiting = undefined
     this.#running = false
     this.#maybeResume()
+    this.#closeWhenDrained()
   }
 
   async #handle(text: string): Promise<void> {
@@ -193,6 +207,7 @@ export class Connection implements Peer {
           .finally(() => {
             this.#pending -= 1
             this.#maybeResume()
+            this.#closeWhenDrained()
           })
       } else this.#ack(id, outcome)
     } catch (error) {

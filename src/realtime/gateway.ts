@@ -1,3 +1,4 @@
+import { setTimeout as sleep } from 'node:timers/promises'
 import websocket from '@fastify/websocket'
 import type { FastifyInstance, FastifyRequest } from 'fastify'
 import type { WebSocket } from 'ws'
@@ -9,6 +10,7 @@ import type { LimitRule } from '../platform/limits/limits.ts'
 import type { CloseReason } from '../protocol/close-codes.ts'
 import { type Commands, type CommandType, commands } from '../protocol/commands.ts'
 import { frame } from '../protocol/events.ts'
+import { batched } from './batched.ts'
 import { Connection } from './connection.ts'
 import { createHeartbeat } from './heartbeat.ts'
 import type { Hub } from './hub.ts'
@@ -22,6 +24,8 @@ const silentMs = 60_000
 const maxPayload = 65_536
 /** How many times the frame limit may come at once. */
 const frameBurst = 4
+/** What was begun when the server stops has so long to be answered. */
+const drainMs = 3_000
 /** Without live news of them, ended sessions are found by asking for all open ones. */
 const sessionCheckMs = 2_000
 /** With live news, all are asked for once in so many checks, should the news have been lost. */
@@ -50,14 +54,18 @@ export interface Gateway {
   endSessions(ids: readonly string[]): void
   /** Asks for all open sessions at once; after a gap in the news. */
   checkSessions(everything: boolean): Promise<void>
-  /** Refuses new connections and closes all with 4011. */
-  stop(): void
+  /** Refuses new connections, lets what was begun be answered, and closes all with 4011. */
+  stop(): Promise<void>
 }
 
 export async function registerGateway(app: FastifyInstance, options: GatewayOptions): Promise<Gateway> {
   const { hub, table } = options
   const open = new Set<Connection>()
   const sessions = new Map<string, Set<Connection>>()
+  const isLive = batched(async (ids: string[]) => {
+    const live = await options.liveSessions(ids)
+    return new Map(ids.map((id) => [id, live.has(id)]))
+  })
   let stopping = false
   let slice = 0
 
@@ -104,8 +112,7 @@ export async function registerGateway(app: FastifyInstance, options: GatewayOpti
     try {
       const chatIds = await hub.join(connection)
       // The session may have ended while nobody could tell this connection.
-      const live = await options.liveSessions([identity.session_id])
-      if (!live.has(identity.session_id)) return connection.close('unauthorized')
+      if (!(await isLive(identity.session_id))) return connection.close('unauthorized')
       if (connection.isClosed) return
       connection.state = 'open'
       connection.sendText(
@@ -252,11 +259,13 @@ export async function registerGateway(app: FastifyInstance, options: GatewayOpti
     },
     endSessions,
     checkSessions,
-    stop() {
+    async stop() {
       stopping = true
       heartbeat.stop()
       clearInterval(timer)
       clearInterval(sessionTimer)
+      for (const connection of [...open]) connection.drain()
+      for (const until = Date.now() + drainMs; open.size > 0 && Date.now() < until; ) await sleep(10)
       for (const connection of [...open]) connection.close('shutting_down')
     },
   }

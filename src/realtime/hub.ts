@@ -4,6 +4,7 @@ import {
   type Effect,
   encodeEvents,
   encodePassing,
+  isFrom,
   type News,
   type Passing,
   type Stamped,
@@ -134,8 +135,8 @@ export class Hub implements News {
 
   /** What the bus brings. This instance's own publications have passed its gates already. */
   receive(channel: string, payload: Buffer): void {
-    const { from, events, passing } = decode(payload)
-    if (from === this.#options.instanceId) return
+    if (isFrom(this.#options.instanceId, payload)) return
+    const { events, passing } = decode(payload)
     if (events) this.#receive(channel as StreamId, events)
     else if (passing && channel === peopleChannel) this.#receivePeople(passing)
     else if (passing) this.#receivePassing(channel as StreamId, passing)
@@ -181,7 +182,7 @@ export class Hub implements News {
       frames += user.peers.size
       this.#toUser(user, bytes)
     }
-    this.#options.metrics?.delivered(frames, undefined)
+    this.#options.metrics?.delivered(frames, event.at === undefined ? undefined : Date.now() - event.at)
     if (effect) this.#apply(chat, effect, version)
   }
 

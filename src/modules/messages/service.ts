@@ -104,10 +104,12 @@ export async function tellWritten(
     const fresh = rows.filter((row) => !row.changed)
     const events = await newMessageEvents(deps.db, deps.briefs, fresh)
     const byChat = new Map<string, Stamped[]>()
+    const at = Date.now()
     for (const [n, { chat_id }] of fresh.entries()) {
+      const event = { ...events[n]!, at }
       const mine = byChat.get(chat_id)
-      if (mine) mine.push(events[n]!)
-      else byChat.set(chat_id, [events[n]!])
+      if (mine) mine.push(event)
+      else byChat.set(chat_id, [event])
     }
     for (const [chatId, told] of byChat) deps.news.tell(`chat:${chatId}`, told)
   } catch (error) {
