@@ -27,6 +27,7 @@ CREATE TABLE users (
 CREATE UNIQUE INDEX users_username ON users (lower(username));
 CREATE UNIQUE INDEX users_email ON users (lower(email));
 CREATE UNIQUE INDEX users_phone ON users (phone);
+CREATE INDEX users_deleted ON users (deleted_at) WHERE deleted_at IS NOT NULL;
 -- Search by any part of a name.
 CREATE INDEX users_search ON users USING gin (lower(username) gin_trgm_ops, lower(display_name) gin_trgm_ops) WHERE deleted_at IS NULL;
 

@@ -33,7 +33,16 @@ import {
 } from './modules/messages/index.ts'
 import { createOnline, createSignals } from './modules/presence/index.ts'
 import { chatAdded, chatChanges, type SyncDeps, sync, syncRoutes, userChanges } from './modules/sync/index.ts'
-import { briefs, createBriefCache, existingUsers, meOf, publicUsers, type UsersDeps, usersRoutes } from './modules/users/index.ts'
+import {
+  briefs,
+  createBriefCache,
+  existingUsers,
+  meOf,
+  publicUsers,
+  sweepDeleted,
+  type UsersDeps,
+  usersRoutes,
+} from './modules/users/index.ts'
 import type { CommandTable } from './platform/command.ts'
 import { controlChannel, createControl } from './platform/control.ts'
 import { asAppError } from './platform/db/db.ts'
@@ -82,7 +91,8 @@ export async function createServer(context: Context): Promise<Server> {
       online.announce([userId])
     },
     endSessions: endSessionsOf,
-    onDeleted: (userId) => leaveEverything(chats, userId),
+    onDeleted: (userId) =>
+      leaveEverything(chats, userId).catch((error: unknown) => onError(error, 'a deleted account could not leave its groups')),
   }
   const me = (userId: string) => meOf(db, userId)
 
@@ -217,10 +227,11 @@ export async function createServer(context: Context): Promise<Server> {
   presence.onInstanceGone(() => void hub.sweep(true))
   await bus.subscribe([controlChannel, peopleChannel])
   hub.start()
-  const sweeper = setInterval(
-    () => void sweepSessions(db).catch((error: unknown) => onError(error, 'old sessions could not be swept')),
-    sweepEveryMs,
-  )
+  const sweep = () =>
+    Promise.all([sweepSessions(db), sweepDeleted(users)]).catch((error: unknown) =>
+      onError(error, 'what is old could not be swept'),
+    )
+  const sweeper = setInterval(() => void sweep(), sweepEveryMs)
   sweeper.unref()
 
   return {

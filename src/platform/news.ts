@@ -54,7 +54,7 @@ export interface Envelope {
 
 type Header = {
   i: string
-  e?: [version: number, prev: number, effect?: Effect][]
+  e?: [version: number, prev: number, effect: Effect | null, at?: number | undefined][]
   to?: readonly string[]
   not?: string | undefined
 }

@@ -227,7 +227,7 @@ export class Hub implements News {
     for (;;) {
       const added = await this.#options.sources.chatAdded(user.id, chatId, stamp)
       const chat = this.#chats.get(chatId)
-      if (added && chat && chat.users.has(user) && added.version < chat.gate.version) continue
+      if (added && chat?.users.has(user) && added.version < chat.gate.version) continue
       if (added) this.#toUser(user, encodeFrame(added.frame))
       return
     }
@@ -261,7 +261,7 @@ export class Hub implements News {
   hears(userId: string, chatId: string): boolean {
     const user = this.#users.get(userId)
     const chat = this.#chats.get(chatId)
-    return user !== undefined && chat !== undefined && chat.users.has(user)
+    return user !== undefined && chat?.users.has(user) === true
   }
 
   get userIds(): string[] {

@@ -157,6 +157,11 @@ export async function deleteAccount(deps: UsersDeps, userId: string, password: s
   await deps.onDeleted(userId)
 }
 
+/** Does again what may have been cut short when these accounts were deleted. */
+export async function sweepDeleted(deps: Pick<UsersDeps, 'db' | 'onDeleted'>): Promise<void> {
+  for (const { id } of await store.selectRecentlyDeleted(deps.db)) await deps.onDeleted(id)
+}
+
 /** Those of these who exist and are not deleted. */
 export async function existingUsers(db: Queryable, ids: readonly string[]): Promise<Set<string>> {
   return new Set((await store.selectExisting(db, ids)).map(({ id }) => id))

@@ -129,3 +129,8 @@ export async function blankUser(tx: Queryable, id: string, checked: string, disp
 export function selectExisting(db: Queryable, ids: readonly string[]): Promise<{ id: string }[]> {
   return db.query<{ id: string }>(sql`SELECT id FROM users WHERE id = ANY(${ids}::uuid[]) AND deleted_at IS NULL`)
 }
+
+/** Accounts deleted in the last day: what goes with an account may have been cut short. */
+export function selectRecentlyDeleted(db: Queryable): Promise<{ id: string }[]> {
+  return db.query<{ id: string }>(sql`SELECT id FROM users WHERE deleted_at > now() - interval '1 day'`)
+}
