@@ -27,7 +27,7 @@ export async function unreadCounts(q: Queryable, viewerId: string, standings: re
         SELECT 1 FROM messages m
         WHERE m.chat_id = t.chat_id AND m.seq > t.after AND m.sender_id <> ${viewerId} AND m.message_type <> 'system' AND m.deleted_at IS NULL
         LIMIT ${maxUnread}
-      ) AS some
+      ) AS few
     ) AS n`)
   const counts = new Map(rows.map((row) => [row.chat_id, row.unread_count]))
   return new Map(standings.map(({ chat_id }) => [chat_id, { unread_count: counts.get(chat_id) ?? 0, mention_count: 0 }]))

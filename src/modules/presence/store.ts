@@ -16,7 +16,7 @@ export async function watchersOf(q: Queryable, userIds: readonly string[]): Prom
         JOIN chat_counters k ON k.chat_id = u.chat_id AND k.member_count <= ${maxGroupTold}
         JOIN chat_members p ON p.chat_id = u.chat_id AND p.left_at IS NULL AND p.user_id <> u.user_id
         WHERE u.user_id = t.user_id AND u.is_member LIMIT ${maxWatchers}
-      ) AS some
+      ) AS few
     ) AS w WHERE w.watchers IS NOT NULL`)
   return new Map(rows.map((row) => [row.user_id, row.watchers]))
 }
