@@ -108,6 +108,7 @@ export async function createServer(context: Context): Promise<Server> {
       chatAdded: (userId, chatId, stamp) => chatAdded(streams, userId, chatId, stamp),
     },
     onPresence: (userId, isHere) => online.moved(userId, isHere),
+    onLeft: (userId, chatId) => signals.left(userId, chatId),
     onError,
     metrics: {
       filled: (events) => metrics.gateFills.inc(events),

@@ -185,6 +185,9 @@ export async function registerGateway(app: FastifyInstance, options: GatewayOpti
     return connection.tokens >= 0
   }
 
+  /** As CORS has it for REST: `*` is any. */
+  const mayConnect = (origin: string) => options.origins.includes('*') || options.origins.includes(origin)
+
   function endSessions(ids: readonly string[]): void {
     for (const id of ids) {
       for (const connection of [...(sessions.get(id) ?? [])]) {
@@ -227,7 +230,7 @@ export async function registerGateway(app: FastifyInstance, options: GatewayOpti
       preValidation: async (request) => {
         const { origin, host } = request.headers
         if (stopping) throw new AppError('unavailable', { retryAfter: 1 })
-        if (origin !== undefined && !options.origins.includes(origin) && !isOwnOrigin(origin, request.host, host))
+        if (origin !== undefined && !mayConnect(origin) && !isOwnOrigin(origin, request.host, host))
           throw new AppError('origin_not_allowed')
       },
       wsHandler: (ws: WebSocket, request: FastifyRequest) => {

@@ -55,6 +55,8 @@ export interface HubOptions {
   sources: Sources
   /** The first connection of a user to this instance came, or the last went. */
   onPresence: (userId: string, isHere: boolean) => void
+  /** Somebody connected here is no member of this chat any more. */
+  onLeft?: (userId: string, chatId: string) => void
   onError: (error: unknown, what: string) => void
   metrics?: { filled(events: number): void; delivered(frames: number, latencyMs: number | undefined): void }
 }
@@ -193,11 +195,16 @@ export class Hub implements News {
     } else if ('left' in effect) {
       chat.lastLeft = version
       const user = this.#users.get(effect.left)
-      if (user) this.#detach(user, chat)
+      if (user) this.#left(user, chat)
     } else if ('gone' in effect) {
       chat.lastLeft = version
-      for (const user of [...chat.users.keys()]) this.#detach(user, chat)
+      for (const user of [...chat.users.keys()]) this.#left(user, chat)
     }
+  }
+
+  #left(user: LocalUser, chat: LocalChat): void {
+    this.#detach(user, chat)
+    this.#options.onLeft?.(user.id, chat.id)
   }
 
   #deliverUser(user: LocalUser, event: Stamped): void {

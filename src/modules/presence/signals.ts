@@ -33,13 +33,15 @@ export interface Signals {
   leave(caller: Caller, chatId: string): Promise<void>
   /** The connection is gone: its chats are on no screen. */
   gone(caller: Caller): void
+  /** The user is no member of the chat any more: it is on none of their screens. */
+  left(userId: string, chatId: string): void
   close(): void
 }
 
 export function createSignals({ news, store, hears }: SignalDeps): Signals {
   const typists = new Map<string, Typing>()
   /** Connections of this instance with the chat open, by chat and user. */
-  const screens = new Map<string, number>()
+  const screens = new Map<string, Set<Caller>>()
 
   const key = (chatId: string, userId: string) => `${chatId} ${userId}`
 
@@ -69,12 +71,13 @@ export function createSignals({ news, store, hears }: SignalDeps): Signals {
     news.pass(`chat:${chatId}`, { frame: frame({ type: 'chat_presence', chat_id: chatId, user_id, is_joined }), not: user_id })
   }
 
-  async function drop(userId: string, chatId: string): Promise<void> {
-    const left = (screens.get(key(chatId, userId)) ?? 0) - 1
-    if (left > 0) {
-      screens.set(key(chatId, userId), left)
-      return
-    }
+  async function drop(caller: Caller, chatId: string): Promise<void> {
+    const userId = caller.identity.user_id
+    const open = screens.get(key(chatId, userId))
+    if (open?.delete(caller) && open.size === 0) await close(userId, chatId)
+  }
+
+  async function close(userId: string, chatId: string): Promise<void> {
     screens.delete(key(chatId, userId))
     await store.closeChat(chatId, userId)
     tellScreen(chatId, userId, false)
@@ -104,9 +107,10 @@ export function createSignals({ news, store, hears }: SignalDeps): Signals {
           throw new AppError('invalid_input', { details: { chat_id: `at most ${maxOpenChats} chats can be on a screen` } })
         }
         caller.openChats.add(chatId)
-        const count = screens.get(key(chatId, userId)) ?? 0
-        screens.set(key(chatId, userId), count + 1)
-        if (count === 0) {
+        const open = screens.get(key(chatId, userId))
+        open?.add(caller)
+        if (!open) {
+          screens.set(key(chatId, userId), new Set([caller]))
           await store.openChat(chatId, userId)
           tellScreen(chatId, userId, true)
         }
@@ -114,15 +118,22 @@ export function createSignals({ news, store, hears }: SignalDeps): Signals {
       return store.openUsers(chatId)
     },
     async leave(caller, chatId) {
-      if (caller.openChats.delete(chatId)) await drop(caller.identity.user_id, chatId)
+      if (caller.openChats.delete(chatId)) await drop(caller, chatId)
     },
     gone(caller) {
       const { user_id } = caller.identity
       for (const chatId of caller.openChats) {
-        void drop(user_id, chatId)
+        void drop(caller, chatId)
         endTyping(chatId, user_id)
       }
       caller.openChats.clear()
+    },
+    left(userId, chatId) {
+      endTyping(chatId, userId)
+      const open = screens.get(key(chatId, userId))
+      if (!open) return
+      for (const caller of open) caller.openChats.delete(chatId)
+      void close(userId, chatId)
     },
     close() {
       for (const { end } of typists.values()) clearTimeout(end)
