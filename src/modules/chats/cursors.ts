@@ -68,7 +68,8 @@ export function createCursors(deps: ChatDeps): Cursors {
         const found = new Map(rows.map((row) => [`${row.chat_id} ${row.user_id}`, row]))
         for (const item of batch) {
           const row = found.get(`${item.chat_id} ${item.user_id}`)
-          for (const { resolve, reject } of item.done) row ? resolve(row) : reject(new AppError('chat_not_found'))
+          for (const { resolve, reject } of item.done)
+            row ? resolve({ read_seq: row.read_seq, delivered_seq: row.delivered_seq }) : reject(new AppError('chat_not_found'))
         }
         for (const row of rows) gather(row)
         if (moved.length > 0)
