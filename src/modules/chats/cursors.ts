@@ -79,6 +79,8 @@ export function createCursors(deps: ChatDeps): Cursors {
         if (!isUnavailable(error)) deps.onError(error, 'cursors could not be written')
       }
     }
+    // Nothing may come between the last look and this: it would wait for a run that has ended.
+    running = undefined
   }
 
   function gather(row: Receipt): void {
@@ -104,12 +106,18 @@ export function createCursors(deps: ChatDeps): Cursors {
     const batch = [...receipts.values()]
     receipts.clear()
     if (batch.length === 0) return
+    const ranges = batch
+      .flatMap((receipt) => [
+        { type: 'delivered' as const, receipt, after: receipt.delivered_from, until: receipt.delivered_seq },
+        { type: 'read' as const, receipt, after: receipt.read_from, until: receipt.read_seq },
+      ])
+      .filter(({ after, until }) => until > after)
     try {
       const authors = await deps.authorsOf(
         deps.db,
-        batch.map((r) => ({ chat_id: r.chat_id, after: Math.min(r.read_from, r.delivered_from), until: r.delivered_seq })),
+        ranges.map(({ receipt: { chat_id }, after, until }) => ({ chat_id, after, until })),
       )
-      for (const [n, receipt] of batch.entries()) tellReceipt(receipt, authors[n] ?? [])
+      for (const [n, { type, receipt }] of ranges.entries()) tellReceipt(type, receipt, authors[n] ?? [])
     } catch (error) {
       // Cursors are told again with the next move, and by every sync.
       deps.onError(error, 'receipts could not be told')
@@ -117,17 +125,17 @@ export function createCursors(deps: ChatDeps): Cursors {
   }
 
   function tellReceipt(
-    { chat_id, user_id, read_from, read_seq, read_at, delivered_from, delivered_seq }: Receipt,
+    type: 'delivered' | 'read',
+    { chat_id, user_id, read_seq, read_at, delivered_seq }: Receipt,
     authors: readonly { sender_id: string; last_id: string }[],
   ): void {
     const to = authors.map((a) => a.sender_id).filter((id) => id !== user_id)
     if (to.length === 0) return
-    const lastId = authors.at(-1)?.last_id ?? null
-    if (delivered_seq > delivered_from)
-      deps.news.pass(`chat:${chat_id}`, { frame: frame({ type: 'delivered', chat_id, user_id, delivered_seq }), to })
-    if (read_seq > read_from && read_at !== null) {
+    if (type === 'delivered') deps.news.pass(`chat:${chat_id}`, { frame: frame({ type, chat_id, user_id, delivered_seq }), to })
+    else if (read_at !== null) {
+      const message_id = authors[0]!.last_id
       deps.news.pass(`chat:${chat_id}`, {
-        frame: frame({ type: 'read', chat_id, user_id, read_seq, last_read_at: read_at, message_id: lastId }),
+        frame: frame({ type, chat_id, user_id, read_seq, last_read_at: read_at, message_id }),
         to,
       })
     }
@@ -145,11 +153,7 @@ export function createCursors(deps: ChatDeps): Cursors {
       item.delivered = Math.max(item.delivered, delivered)
       const done = new Promise<CursorResult>((resolve, reject) => item.done.push({ resolve, reject }))
       // Starts at once when idle; while a batch is on its way the next one gathers.
-      running ??= Promise.resolve()
-        .then(run)
-        .finally(() => {
-          running = undefined
-        })
+      running ??= Promise.resolve().then(run)
       return done
     },
     async close() {
@@ -167,6 +171,7 @@ async function write(tx: Queryable, batch: readonly Waiting[]): Promise<{ rows: 
       FROM unnest(${batch.map((b) => b.chat_id)}::uuid[], ${batch.map((b) => b.user_id)}::uuid[],
         ${batch.map((b) => b.read)}::bigint[], ${batch.map((b) => b.delivered)}::bigint[]) AS t(chat_id, user_id, read, delivered)
       JOIN chat_counters k ON k.chat_id = t.chat_id
+      JOIN chats c ON c.id = t.chat_id AND c.deleted_at IS NULL
     ), locked AS (
       SELECT m.chat_id, m.user_id, m.read_seq, m.delivered_seq, m.read_at, w.read, w.delivered
       FROM chat_members m JOIN wanted w ON w.chat_id = m.chat_id AND w.user_id = m.user_id

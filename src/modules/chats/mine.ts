@@ -79,14 +79,17 @@ export interface SettingsPatch {
   muted_until?: string | null | undefined
 }
 
-/** Rejects with `chat_not_found` where the chat is not mine. */
+/**
+ * Rejects with `chat_not_found` where the chat is not mine. Muting and unmuting leave the chat where it is, in the archive
+ * or out of it: that is only decided by asking for it, or by the next message.
+ */
 export async function changeSettings(deps: ChatDeps, userId: string, chatId: string, patch: SettingsPatch): Promise<void> {
   const version = await deps.db.transaction(async (tx) => {
     const version = await tick(tx, userId)
     const [row] = await tx.query(sql`
       UPDATE user_chats u SET version = ${version},
-        archived_seq = CASE WHEN ${patch.archived ?? null}::boolean IS NULL THEN u.archived_seq
-          WHEN ${patch.archived ?? null}::boolean THEN k.last_seq ELSE NULL END,
+        archived_seq = CASE WHEN coalesce(${patch.archived ?? null}::boolean, k.last_seq <= u.archived_seq OR (u.archived_seq IS NOT NULL AND u.muted_until > now()))
+          THEN k.last_seq END,
         pinned_at = CASE WHEN ${patch.pinned ?? null}::boolean IS NULL THEN u.pinned_at
           WHEN ${patch.pinned ?? null}::boolean THEN coalesce(u.pinned_at, now()) ELSE NULL END,
         muted_until = CASE WHEN ${patch.muted_until !== undefined}::boolean THEN ${patch.muted_until ?? null}::timestamptz ELSE u.muted_until END

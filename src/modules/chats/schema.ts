@@ -44,6 +44,8 @@ export const Settings = z.strictObject({
       (value) => Number.isFinite(Date.parse(value)) && Date.parse(value) < 253_402_300_800_000,
       'must be a time before the year 10000',
     )
+    // As UTC: PostgreSQL takes no offset beyond 16 hours and no year 0. What is over is over, however long.
+    .transform((value) => new Date(Math.max(0, Date.parse(value))).toISOString())
     .nullable()
     .optional(),
 })
