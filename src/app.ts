@@ -35,6 +35,7 @@ import { createOnline, createSignals } from './modules/presence/index.ts'
 import { chatAdded, chatChanges, type SyncDeps, sync, syncRoutes, userChanges } from './modules/sync/index.ts'
 import {
   briefs,
+  checkReachable,
   createBriefCache,
   existingUsers,
   meOf,
@@ -63,6 +64,8 @@ export interface Server {
 }
 
 const sweepEveryMs = 3_600_000
+/** On stopping, so long a request that is under way may take. */
+const requestsEndWithinMs = 3_000
 
 /** The table of contents: every module with what it needs, and who listens to whom. */
 export async function createServer(context: Context): Promise<Server> {
@@ -130,6 +133,7 @@ export async function createServer(context: Context): Promise<Server> {
     onError,
     briefs: (ids) => briefs(users, ids),
     existingUsers: (ids) => existingUsers(db, ids),
+    checkReachable: (actorId, peerId) => checkReachable(users, actorId, peerId),
     publicUsers: (viewerId, ids) => publicUsers(users, viewerId, ids),
     summaries: (q, viewerId, standings) => summaries(q, chats.briefs, viewerId, standings),
     unread: unreadCounts,
@@ -241,7 +245,10 @@ export async function createServer(context: Context): Promise<Server> {
     async close() {
       clearInterval(sweeper)
       await gateway.stop()
+      // A request that never ends, or never begins, must not hold up the rest.
+      const cutOff = setTimeout(() => app.server.closeAllConnections(), requestsEndWithinMs)
       await app.close()
+      clearTimeout(cutOff)
       await writer.close()
       await cursors.close()
       signals.close()

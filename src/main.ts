@@ -55,9 +55,11 @@ try {
     console.log(`Parley is ready on http://${host}:${port}`)
   }
 } catch (error) {
-  const { code, message } = error as NodeJS.ErrnoException
+  const { code, message, syscall } = error as NodeJS.ErrnoException
   if (error instanceof ConfigError || error instanceof StartError) refuse(message)
   else if (code === 'EADDRINUSE') refuse(`PORT ${process.env.PORT ?? 8080} is in use by another program.`)
+  else if (code === 'EACCES' && syscall === 'listen') refuse(`PORT ${process.env.PORT} is not for this user to take.`)
+  else if (code === 'EADDRNOTAVAIL' || code === 'ENOTFOUND') refuse(`HOST ${process.env.HOST} is no address of this machine.`)
   else {
     console.error(error)
     refuse(message)

@@ -30,6 +30,8 @@ export interface ChatDeps {
   briefs(ids: readonly string[]): Promise<Map<string, UserBrief>>
   /** Those of these users who exist and are not deleted. */
   existingUsers(ids: readonly string[]): Promise<Set<string>>
+  /** Rejects with `user_not_found` or `not_allowed` where this person may not begin a direct chat with that one. */
+  checkReachable(actorId: string, peerId: string): Promise<void>
   publicUsers(viewerId: string, ids: readonly string[]): Promise<Map<string, UserPublic>>
   /** Hook: the last message and the unread count of each chat, in a bounded number of queries. */
   summaries(q: Queryable, viewerId: string, standings: readonly Standing[]): Promise<Map<string, Summary>>

@@ -1,17 +1,16 @@
 import { v7 as uuidv7 } from 'uuid'
 import { sql } from '../../platform/db/db.ts'
-import { AppError } from '../../platform/errors.ts'
 import { tellListed, writeListed } from './change.ts'
 import type { ChatDeps } from './deps.ts'
 
 /**
  * The one direct chat between two people, or of one with themselves (saved messages). The pair's row decides who makes
- * it: the loser of a race waits for the winner's commit and takes theirs.
+ * it: the loser of a race waits for the winner's commit and takes theirs. Rejects with `user_not_found` or `not_allowed`.
  */
 export async function getOrCreateDm(deps: ChatDeps, actorId: string, peerId: string): Promise<{ id: string; created: boolean }> {
   const known = await findDm(deps, actorId, peerId)
   if (known) return { id: known, created: false }
-  if (!(await deps.existingUsers([peerId])).has(peerId)) throw new AppError('user_not_found')
+  await deps.checkReachable(actorId, peerId)
   const [a, b] = [actorId, peerId].sort() as [string, string]
   const people = [...new Set([a, b])]
   const id = uuidv7()

@@ -1,4 +1,5 @@
 import { AppError } from '../../platform/errors.ts'
+import { limitHeaders } from '../../platform/http/access.ts'
 import { answers } from '../../platform/http/answers.ts'
 import type { App } from '../../platform/http/types.ts'
 import { accessChat, type ChatDeps, type ChatRow, type Cursors, chatRows } from '../chats/index.ts'
@@ -32,14 +33,14 @@ export function messageRoutes(app: App, deps: MessageDeps, chats: ChatDeps, curs
         response: answers({ 200: schema.Message, 201: schema.Message }, [
           'chat_not_found',
           'forbidden',
-          'not_allowed',
           'invalid_reply',
           'overloaded',
         ]),
       },
     },
     async ({ identity, body }, reply) => {
-      const { committed } = await send(deps, identity, body)
+      const { committed, limit } = await send(deps, identity, body)
+      limitHeaders(reply, limit)
       const { message, duplicate } = await committed
       return reply.code(duplicate ? 200 : 201).send(message)
     },

@@ -2,6 +2,7 @@ import { v4 as uuidv4, v7 as uuidv7 } from 'uuid'
 import type { Queryable } from '../../platform/db/db.ts'
 import { AppError } from '../../platform/errors.ts'
 import type { Identity } from '../../platform/identity.ts'
+import type { LimitState } from '../../platform/limits/limits.ts'
 import { takeLimit } from '../../platform/limits/take.ts'
 import type { Stamped } from '../../platform/news.ts'
 import { frame } from '../../protocol/events.ts'
@@ -45,9 +46,13 @@ export interface Sent {
  * Resolves once the message has its place in the queue; `committed` resolves after its commit. Two steps, so that a
  * connection's next send need not wait for this one's commit and still comes after it.
  */
-export async function send(deps: MessageDeps, identity: Identity, input: SendInput): Promise<{ committed: Promise<Sent> }> {
+export async function send(
+  deps: MessageDeps,
+  identity: Identity,
+  input: SendInput,
+): Promise<{ committed: Promise<Sent>; limit: LimitState }> {
   const { user_id } = identity
-  await takeLimit(deps.limits, 'message', user_id, deps.messageRule)
+  const limit = await takeLimit(deps.limits, 'message', user_id, deps.messageRule)
   await accessToWrite(deps, input.chat_id, user_id)
   const reply_to_seq = input.reply_to_id === undefined ? null : await checkReply(deps.db, input.chat_id, input.reply_to_id)
   const written = deps.writer.send({
@@ -62,7 +67,7 @@ export async function send(deps: MessageDeps, identity: Identity, input: SendInp
   const committed = written.then((done) => answer(deps, done))
   // Whoever awaits it sees the refusal.
   committed.catch(() => {})
-  return { committed }
+  return { committed, limit }
 }
 
 /** A new message has no ticks yet; an earlier one is shown as it stands. */

@@ -96,6 +96,14 @@ export async function publicUser(deps: UsersDeps, viewerId: string, id: string):
   return user
 }
 
+/** Rejects with `user_not_found`, or `not_allowed` where this person takes direct chats from contacts alone. */
+export async function checkReachable(deps: Pick<UsersDeps, 'db' | 'relations'>, viewerId: string, id: string): Promise<void> {
+  const [row] = await store.selectExisting(deps.db, [id])
+  if (!row) throw new AppError('user_not_found')
+  if (row.privacy_dm === 'everyone' || id === viewerId) return
+  if ((await deps.relations(viewerId, [id])).get(id) !== 'contact') throw new AppError('not_allowed')
+}
+
 /** At most 20 people whose username or display name has `q` in it; the closest first. */
 export async function searchUsers(deps: UsersDeps, viewerId: string, q: string): Promise<FoundUser[]> {
   const seen = await see(deps, viewerId, await store.searchProfiles(deps.db, q, maxFound))

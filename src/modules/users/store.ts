@@ -126,8 +126,11 @@ export async function blankUser(tx: Queryable, id: string, checked: string, disp
   return rows.length > 0
 }
 
-export function selectExisting(db: Queryable, ids: readonly string[]): Promise<{ id: string }[]> {
-  return db.query<{ id: string }>(sql`SELECT id FROM users WHERE id = ANY(${ids}::uuid[]) AND deleted_at IS NULL`)
+export function selectExisting(
+  db: Queryable,
+  ids: readonly string[],
+): Promise<{ id: string; privacy_dm: 'everyone' | 'contacts' }[]> {
+  return db.query(sql`SELECT id, privacy_dm FROM users WHERE id = ANY(${ids}::uuid[]) AND deleted_at IS NULL`)
 }
 
 /** Accounts deleted in the last day: what goes with an account may have been cut short. */

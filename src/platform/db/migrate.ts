@@ -33,7 +33,11 @@ async function readMigrations(dir: string): Promise<Migration[]> {
 export async function migrate(connection: DbOptions['connection'], dir = migrationsDir): Promise<number> {
   const migrations = await readMigrations(dir)
   const client = new pg.Client({ ...connection, application_name: 'parley-migrate' })
-  await client.connect()
+  await client.connect().catch((cause: Error) => {
+    // Where a name has several addresses, each has failed in its own way.
+    const { message } = cause instanceof AggregateError ? (cause.errors[0] as Error) : cause
+    throw new StartError(`The database that DATABASE_URL names cannot be reached: ${message}`, { cause })
+  })
   try {
     await client.query('SELECT pg_advisory_lock($1)', [migrationLock])
     await client.query(
