@@ -3,7 +3,7 @@ import { ChatList } from '../src/modules/chats/schema.ts'
 import { MessagePage } from '../src/modules/messages/schema.ts'
 import { Done } from '../src/platform/http/answers.ts'
 import { Chat, ChatWithMembers, Message } from '../src/protocol/resources.ts'
-import { checkChat, connect, ok, refusal } from './support/check.ts'
+import { checkChat, connect, nobody, ok, refusal, rest } from './support/check.ts'
 import { type Account, startServers, type TestServers } from './support/server.ts'
 
 let servers: TestServers
@@ -12,18 +12,13 @@ beforeAll(async () => {
 })
 afterAll(() => servers.close())
 
-const nobody = '018f0000-0000-7000-8000-000000000000'
-const people = (count: number) => Promise.all(Array.from({ length: count }, () => servers.register()))
-const get = (as: Account, path: string) => servers.call('GET', path, { as })
-const post = (as: Account, path: string, body?: unknown) => servers.call('POST', path, { as, body })
-const patch = (as: Account, path: string, body: unknown) => servers.call('PATCH', path, { as, body })
-const remove = (as: Account, path: string) => servers.call('DELETE', path, { as })
+const { get, post, patch, remove, people } = rest(() => servers)
 const list = (as: Account, query = '') => ok(get(as, `/chats${query}`), ChatList)
 const ids = async (as: Account, query = '') => (await list(as, query)).chats.map((chat) => chat.id)
 const say = (as: Account, chat_id: string, content: string) => ok(post(as, '/messages', { chat_id, content }), Message, 201)
 
 test('an archived chat comes back with a new message, unless it is muted', async () => {
-  const [x, y] = (await people(2)) as [Account, Account]
+  const [x, y] = await people(2)
   const device = await connect(servers, x, { at: 1 })
   const chat = await servers.dm(x, y)
   const set = (body: object) => ok(patch(x, `/chats/${chat}/settings`, body), Chat)
@@ -51,7 +46,7 @@ test('an archived chat comes back with a new message, unless it is muted', async
 })
 
 test('settings: what they take, and whose they are', async () => {
-  const [x, y, stranger] = (await people(3)) as [Account, Account, Account]
+  const [x, y, stranger] = await people(3)
   const chat = await servers.dm(x, y)
   const path = `/chats/${chat}/settings`
   expect((await ok(patch(x, path, { muted_until: '2999-12-31T23:59:59.9999+23:59' }), Chat)).my.muted_until).toBe(
@@ -80,7 +75,7 @@ test('settings: what they take, and whose they are', async () => {
 })
 
 test('renaming and describing: by owner and admins, told to all', async () => {
-  const [owner, admin, member, stranger] = (await people(4)) as [Account, Account, Account, Account]
+  const [owner, admin, member, stranger] = await people(4)
   const id = await servers.group(owner, [admin, member], 'Old')
   await ok(patch(owner, `/chats/${id}/members/${admin.id}`, { role: 'admin' }), Done)
   const device = await connect(servers, member, { at: 1 })
@@ -117,7 +112,7 @@ test('renaming and describing: by owner and admins, told to all', async () => {
 })
 
 test('a group is deleted by its owner alone, for all and for good', async () => {
-  const [owner, admin, member, stranger] = (await people(4)) as [Account, Account, Account, Account]
+  const [owner, admin, member, stranger] = await people(4)
   const id = await servers.group(owner, [admin, member])
   await ok(patch(owner, `/chats/${id}/members/${admin.id}`, { role: 'admin' }), Done)
   const { id: message } = await say(member, id, 'last words')
@@ -150,7 +145,7 @@ test('a group is deleted by its owner alone, for all and for good', async () => 
 })
 
 test('a direct chat is deleted for oneself: the other keeps it, the next message brings it back empty', async () => {
-  const [x, y, stranger] = (await people(3)) as [Account, Account, Account]
+  const [x, y, stranger] = await people(3)
   const id = await servers.dm(x, y)
   const { id: old } = await say(y, id, 'before')
   await ok(patch(x, `/chats/${id}/settings`, { pinned: true }), Chat)

@@ -2,7 +2,7 @@ import { afterAll, beforeAll, expect, test, vi } from 'vitest'
 import { ChatList } from '../src/modules/chats/schema.ts'
 import { Done } from '../src/platform/http/answers.ts'
 import { Chat, ChatWithMembers, Message } from '../src/protocol/resources.ts'
-import { checkChat, connect, ok, refusal } from './support/check.ts'
+import { checkChat, connect, nobody, ok, refusal, rest } from './support/check.ts'
 import { type Account, startServers, type TestServers } from './support/server.ts'
 
 let servers: TestServers
@@ -11,11 +11,7 @@ beforeAll(async () => {
 })
 afterAll(() => servers.close())
 
-const nobody = '018f0000-0000-7000-8000-000000000000'
-const people = (count: number) => Promise.all(Array.from({ length: count }, () => servers.register()))
-const get = (as: Account, path: string) => servers.call('GET', path, { as })
-const post = (as: Account, path: string, body?: unknown) => servers.call('POST', path, { as, body })
-const patch = (as: Account, path: string, body: unknown) => servers.call('PATCH', path, { as, body })
+const { get, post, patch, people } = rest(() => servers)
 const list = (as: Account, query = '') => ok(get(as, `/chats${query}`), ChatList)
 const ids = async (as: Account, query = '') => (await list(as, query)).chats.map((chat) => chat.id)
 const say = (as: Account, chat_id: string, content: string) => ok(post(as, '/messages', { chat_id, content }), Message, 201)
@@ -63,7 +59,7 @@ test('the same client_id a hundred times at once is one message', async () => {
 })
 
 test('a direct chat is made once, whoever asks and however, and both are told', async () => {
-  const [x, y] = (await people(2)) as [Account, Account]
+  const [x, y] = await people(2)
   const devices = await Promise.all([connect(servers, x), connect(servers, y, { at: 1 })])
   const made = await ok(get(x, `/chats/dm/${y.id}`), Chat, 201)
   expect(made).toMatchObject({ type: 'dm', name: y.username, member_count: 2, my_role: 'member', last_seq: 0, unread_count: 0 })
@@ -77,7 +73,7 @@ test('a direct chat is made once, whoever asks and however, and both are told', 
 })
 
 test('with yourself: your saved messages', async () => {
-  const [x] = (await people(1)) as [Account]
+  const [x] = await people(1)
   const saved = await ok(post(x, '/chats', { type: 'dm', member_ids: [x.id] }), ChatWithMembers, 201)
   expect(saved).toMatchObject({ type: 'dm', name: x.username, member_count: 1, peer: { id: x.id } })
   expect(saved.members.map((m) => m.user_id)).toEqual([x.id])
@@ -88,7 +84,7 @@ test('with yourself: your saved messages', async () => {
 })
 
 test('a direct chat with nobody, several, oneself twice or somebody who is gone', async () => {
-  const [x, y, gone, later] = (await people(4)) as [Account, Account, Account, Account]
+  const [x, y, gone, later] = await people(4)
   const old = await servers.dm(x, later)
   for (const account of [gone, later]) {
     await ok(servers.call('DELETE', '/users/me', { as: account, body: { password: 'Secret123' } }), Done)
@@ -106,7 +102,7 @@ test('a direct chat with nobody, several, oneself twice or somebody who is gone'
 })
 
 test('a group: its name is trimmed, its people are folded, everybody hears of it', async () => {
-  const [x, y, z] = (await people(3)) as [Account, Account, Account]
+  const [x, y, z] = await people(3)
   const devices = await Promise.all([connect(servers, x), connect(servers, y, { at: 1 }), connect(servers, z)])
   const body = { type: 'group', name: '  Hike \n', description: ' by train ', member_ids: [y.id, z.id, y.id, x.id] }
   const made = await ok(post(x, '/chats', body), ChatWithMembers, 201)
@@ -130,7 +126,7 @@ test('a group: its name is trimmed, its people are folded, everybody hears of it
 })
 
 test('a group that cannot be: nothing of it remains', async () => {
-  const [x, y] = (await people(2)) as [Account, Account]
+  const [x, y] = await people(2)
   const five = await people(5)
   const bad = (body: object) => refusal(post(x, '/chats', { type: 'group', name: 'G', ...body }))
   for (const body of [
@@ -164,7 +160,7 @@ test('a group that cannot be: nothing of it remains', async () => {
 })
 
 test('the list: pinned first, then by latest message, page by page, with what is unread', async () => {
-  const [x, ...others] = (await people(5)) as [Account, ...Account[]]
+  const [x, ...others] = await people(5)
   const chats: string[] = []
   for (const other of others) chats.push(await servers.dm(x, other))
   const [a, b, c, d] = chats as [string, string, string, string]

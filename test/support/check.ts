@@ -31,6 +31,21 @@ export async function refusal(answer: Promise<Answer>): Promise<string> {
   return `${status} ${body.code}`
 }
 
+/** REST by its verbs; `servers` is asked for late, since it starts before the first test. */
+export const rest = (servers: () => TestServers) => ({
+  get: (as: Account, path: string, at = 0) => servers().call('GET', path, { as, at }),
+  post: (as: Account, path: string, body?: unknown, at = 0) => servers().call('POST', path, { as, body, at }),
+  patch: (as: Account, path: string, body: unknown, at = 0) => servers().call('PATCH', path, { as, body, at }),
+  remove: (as: Account, path: string, at = 0) => servers().call('DELETE', path, { as, at }),
+  /** As many new accounts; destructured, each is there. */
+  people: async (count: number) => (await Promise.all(Array.from({ length: count }, () => servers().register()))) as People,
+})
+
+type People = [Account, Account, Account, Account, Account, ...Account[]]
+
+/** An id that nobody and nothing has. */
+export const nobody = '018f0000-0000-7000-8000-000000000000'
+
 /** A connected client each of whose events is checked against the protocol. */
 export async function connect(servers: TestServers, account: Account, options: { at?: number; reconnect?: boolean } = {}) {
   const client = servers.client(account, options)
