@@ -42,7 +42,8 @@ export async function sendOverSocket(
   token: string,
   going: () => boolean,
 ): Promise<number> {
-  const line = `socket${(lines += 1)}`
+  lines += 1
+  const line = `socket${lines}`
   const wire = new Wire(url, `/ws?token=${token}`)
   const mine = new Map<string, Sent>()
   wire.socket.on('message', (data) => {
@@ -85,12 +86,14 @@ export async function sendOverRest(
   going: () => boolean,
   width = 8,
 ): Promise<void> {
-  const line = `rest${(lines += 1)}`
+  lines += 1
+  const line = `rest${lines}`
   let place = 0
   await Promise.all(
     Array.from({ length: width }, async () => {
       while (going()) {
-        const sent = note(log, chat_id, token, line, (place += 1))
+        place += 1
+        const sent = note(log, chat_id, token, line, place)
         try {
           await post(url, sent)
         } catch {
