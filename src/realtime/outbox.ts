@@ -38,8 +38,12 @@ export class Outbox {
 
   push(frame: Buffer): void {
     if (this.#bytes + frame.length + this.#socket.writableLength > maxQueuedBytes) {
-      this.#onFull()
-      return
+      // A great deal in one turn is no sign of a slow peer: what the kernel takes now does not wait.
+      this.flush()
+      if (frame.length + this.#socket.writableLength > maxQueuedBytes) {
+        this.#onFull()
+        return
+      }
     }
     this.#bytes += frame.length
     if (this.#first === undefined) {
