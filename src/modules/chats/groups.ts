@@ -4,7 +4,7 @@ import { AppError } from '../../platform/errors.ts'
 import type { ChatEvent, Role, System } from '../../protocol/resources.ts'
 import { type Change, changeChat, type LockedChat } from './change.ts'
 import type { ChatDeps } from './deps.ts'
-import { insertMembers, memberResource, setLeft, setRole, successor } from './members.ts'
+import { insertMembers, lockMembers, memberResource, setLeft, setRole, successor } from './members.ts'
 
 /** Groups: who may come, go and rename. Every rule is decided under the chat's lock. */
 
@@ -185,6 +185,7 @@ export async function transferGroup(deps: ChatDeps, actorId: string, chatId: str
     if (mine !== 'owner') throw new AppError('forbidden')
     if (userId === actorId) return
     if (!(await change.roleOf(userId))) throw new AppError('member_not_found')
+    await lockMembers(change.tx, chatId, [actorId, userId])
     await assignRole(change, actorId, 'admin')
     await makeOwner(change, userId, actorId)
   })
@@ -202,7 +203,11 @@ export async function leaveGroup(deps: ChatDeps, actorId: string, chatId: string
   await changeChat(deps, chatId, async (change) => {
     const mine = await accessGroup(change, actorId)
     if (change.chat.member_count === 1) return dissolve(change)
-    if (mine === 'owner') await makeOwner(change, (await successor(change.tx, chatId, actorId))!, actorId)
+    if (mine === 'owner') {
+      const heir = (await successor(change.tx, chatId, actorId))!
+      await lockMembers(change.tx, chatId, [actorId, heir])
+      await makeOwner(change, heir, actorId)
+    }
     await part(change, actorId, { action: 'member_left' }, actorId)
   })
 }

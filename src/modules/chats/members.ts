@@ -84,6 +84,12 @@ export async function insertMembers(
   return new Map(rows.map((row) => [row.user_id, row]))
 }
 
+/** Before several rows of members change one by one: cursors, too, are written in the order of the keys. */
+export async function lockMembers(q: Queryable, chatId: string, userIds: readonly string[]): Promise<void> {
+  await q.query(sql`
+    SELECT 1 AS locked FROM chat_members WHERE chat_id = ${chatId} AND user_id = ANY(${userIds}::uuid[]) ORDER BY user_id FOR NO KEY UPDATE`)
+}
+
 export async function setRole(q: Queryable, chatId: string, userId: string, role: Role, version: number): Promise<MemberRow> {
   const [row] = await q.query<MemberRow>(sql`
     UPDATE chat_members SET role = ${role}, version = ${version} WHERE chat_id = ${chatId} AND user_id = ${userId}
