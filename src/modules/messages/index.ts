@@ -2,7 +2,7 @@ export { type ChangeRange, changedMessages, type Found, newestMessages } from '.
 export type { MessageDeps } from './deps.ts'
 export { messageRoutes } from './routes.ts'
 export type { MessageRow } from './rows.ts'
-export { checkMayWrite, newMessageEvents, send, tellWritten } from './service.ts'
+export { checkMayWrite, newMessage, send, tellWritten } from './service.ts'
 export { authorsOf, summaries, unreadCounts } from './summaries.ts'
 export { messageEvents, messageViews } from './views.ts'
 export { createWriter, type Writer } from './writer.ts'

@@ -6,7 +6,7 @@ import type { LimitState } from '../../platform/limits/limits.ts'
 import { takeLimit } from '../../platform/limits/take.ts'
 import type { Stamped } from '../../platform/news.ts'
 import { frame } from '../../protocol/events.ts'
-import type { Message, UserBrief } from '../../protocol/resources.ts'
+import type { Message, MessageEvent } from '../../protocol/resources.ts'
 import type { Acl, ChatRow } from '../chats/index.ts'
 import type { MessageDeps } from './deps.ts'
 import { type MessageRow, messageById, messagesAt, messagesBetween } from './rows.ts'
@@ -87,17 +87,10 @@ async function checkReply(q: Queryable, chatId: string, messageId: string): Prom
   return row.seq
 }
 
-/** The rows' `new_message` events, each telling the version that its sending took. */
-export async function newMessageEvents(
-  q: Queryable,
-  briefs: (ids: readonly string[]) => Promise<Map<string, UserBrief>>,
-  rows: readonly MessageRow[],
-): Promise<Stamped[]> {
-  const events = await messageEvents(q, briefs, rows)
-  return events.map((message) => {
-    const { chat_id, version } = message
-    return { version, prev: version - 1, frame: frame({ type: 'new_message', chat_id, version, prev: version - 1, message }) }
-  })
+/** `prev` is the version before, unless what took that one is not told any more. */
+export function newMessage(message: MessageEvent, prev = message.version - 1): Stamped {
+  const { chat_id, version } = message
+  return { version, prev, frame: frame({ type: 'new_message', chat_id, version, prev, message }) }
 }
 
 /** Tells what was committed. Never rejects: whoever listens finds a hole by itself. */
@@ -107,16 +100,13 @@ export async function tellWritten(
 ): Promise<void> {
   try {
     const fresh = rows.filter((row) => !row.changed)
-    const events = await newMessageEvents(deps.db, deps.briefs, fresh)
-    const byChat = new Map<string, Stamped[]>()
+    const byChat = Map.groupBy(await messageEvents(deps.db, deps.briefs, fresh), (message) => message.chat_id)
     const at = Date.now()
-    for (const [n, { chat_id }] of fresh.entries()) {
-      const event = { ...events[n]!, at }
-      const mine = byChat.get(chat_id)
-      if (mine) mine.push(event)
-      else byChat.set(chat_id, [event])
-    }
-    for (const [chatId, told] of byChat) deps.news.tell(`chat:${chatId}`, told)
+    for (const [chatId, messages] of byChat)
+      deps.news.tell(
+        `chat:${chatId}`,
+        messages.map((message) => ({ ...newMessage(message), at })),
+      )
   } catch (error) {
     deps.onError(error, 'a message could not be told')
   }

@@ -4,7 +4,7 @@ import type { Stamped } from '../../platform/news.ts'
 import { frame } from '../../protocol/events.ts'
 import type { Me } from '../../protocol/resources.ts'
 import { type ChatDeps, changedMembers, chatRows, chatViews, type LockedChat, memberViews, neutralChat } from '../chats/index.ts'
-import { changedMessages, newMessageEvents } from '../messages/index.ts'
+import { changedMessages, messageEvents, newMessage } from '../messages/index.ts'
 
 /**
  * What the bus lost, read from PostgreSQL and told as the events would have been. A row that changed twice is told once,
@@ -41,8 +41,8 @@ export function chatChanges(deps: StreamDeps, chatId: string, since: number): Pr
       const found = (await changedMessages(tx, [range], pageSize, pageBytes)).get(chatId)!
       const until = found.cut ? found.rows.at(-1)!.version : chat.version
       const untold: Untold[] = []
-      for (const { version, frame } of await newMessageEvents(tx, deps.chats.briefs, found.rows))
-        untold.push({ version, frame: () => frame })
+      for (const message of await messageEvents(tx, deps.chats.briefs, found.rows))
+        untold.push({ version: message.version, frame: (prev) => newMessage(message, prev).frame })
       const members = await changedMembers(tx, [{ chat_id: chatId, since, until }])
       const views = await memberViews(deps.chats, members)
       for (const [n, { user_id, version, left_at }] of members.entries()) {
