@@ -47,6 +47,7 @@ import {
 import type { CommandTable } from './platform/command.ts'
 import { controlChannel, createControl } from './platform/control.ts'
 import { asAppError } from './platform/db/db.ts'
+import { addAsyncApi } from './platform/http/asyncapi.ts'
 import { createHttpServer } from './platform/http/server.ts'
 import type { App } from './platform/http/types.ts'
 import { createLimiter } from './platform/limiter.ts'
@@ -179,6 +180,7 @@ export async function createServer(context: Context): Promise<Server> {
 
   // --- HTTP ---
   const app = await createHttpServer({ config, version, log, authenticate: authenticator.authenticate, limits, metrics })
+  addAsyncApi(app, version, config.publicUrl)
   const gateway = await registerGateway(app, {
     hub,
     authenticate: authenticator.authenticate,
