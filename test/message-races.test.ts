@@ -1,0 +1,179 @@
+import { setTimeout as sleep } from 'node:timers/promises'
+import { afterAll, beforeAll, expect, test, vi } from 'vitest'
+import { sql } from '../src/platform/db/db.ts'
+import { Done } from '../src/platform/http/answers.ts'
+import type { Message } from '../src/protocol/resources.ts'
+import { checkChat, connect, heard, ok, rest } from './support/check.ts'
+import { startServers, type TestServers } from './support/server.ts'
+
+/** Sends against what else happens at the same moment. */
+
+let servers: TestServers
+beforeAll(async () => {
+  servers = await startServers({ instances: 2 })
+})
+afterAll(() => servers.close())
+
+const { post, remove, people } = rest(() => servers)
+const db = () => servers.instances[0]!.context.db
+const seqsOf = (events: { type: string }[], id: string) =>
+  events.flatMap((e) => {
+    const { type, message } = e as { type: string; message: Message }
+    return type === 'new_message' && message.chat_id === id ? [message.seq] : []
+  })
+
+test('two hundred removals against sends: what is acknowledged is there, and nothing comes after the removal', async () => {
+  const [owner, out, witness] = await people(3)
+  const id = await servers.group(owner, [out, witness])
+  const seen = await connect(servers, witness, { at: 1 })
+  const sender = await connect(servers, out, { at: 1 })
+  const kept: string[] = []
+  const refused: string[] = []
+  const note = (content: string, isSent: boolean) => (isSent ? kept : refused).push(content)
+  for (let round = 0; round < 200; round += 1) {
+    const sends = Array.from({ length: 6 }, async (_, n) => {
+      const content = `${round}.${n}`
+      // Some of them before the removal, some at the same time, some after.
+      if (n % 3 === 2) await sleep(n)
+      if (n % 2) {
+        const { status } = await post(out, '/messages', { chat_id: id, content }, n > 3 ? 1 : 0)
+        expect([201, 404]).toContain(status)
+        note(content, status === 201)
+      } else {
+        await sender.send(id, content).then(
+          () => note(content, true),
+          (error: { code?: string }) => {
+            expect(error.code).toBe('chat_not_found')
+            note(content, false)
+          },
+        )
+      }
+    })
+    await sleep(round % 4)
+    await ok(remove(owner, `/chats/${id}/members/${out.id}`, round % 2), Done)
+    // After the answer, whatever arrives is refused, wherever it arrives.
+    const late = await Promise.all([0, 1].map((at) => post(out, '/messages', { chat_id: id, content: 'late' }, at)))
+    expect(late.map((a) => a.status)).toEqual([404, 404])
+    await Promise.all(sends)
+    expect((await post(owner, `/chats/${id}/members`, { user_ids: [out.id] })).status).toBe(200)
+  }
+  const rows = await db().query<{ seq: number; content: string; sender_id: string; action: string | null }>(
+    sql`SELECT seq, content, sender_id, system->>'action' AS action FROM messages WHERE chat_id = ${id} ORDER BY seq`,
+  )
+  // The removal comes after every message of its round, and no message of theirs comes while they are out.
+  let round = 0
+  let isOut = false
+  for (const row of rows) {
+    if (row.action === 'member_removed') isOut = true
+    else if (row.action === 'member_added') {
+      isOut = false
+      round += 1
+    } else if (row.sender_id === out.id) expect([isOut, row.content.split('.')[0]]).toEqual([false, String(round)])
+  }
+  expect(
+    rows
+      .filter((row) => row.sender_id === out.id)
+      .map((row) => row.content)
+      .sort(),
+  ).toEqual(kept.sort())
+  // The race was one: of both there were plenty.
+  expect(Math.min(kept.length, refused.length)).toBeGreaterThan(10)
+  const { last_seq } = await checkChat(db(), id)
+  await vi.waitFor(() => expect(seen.state.chats.get(id)?.lastSeq).toBe(last_seq), 10_000)
+  expect(seqsOf(seen.events, id)).toEqual(Array.from({ length: last_seq - 1 }, (_, n) => n + 2))
+}, 60_000)
+
+test('a client that connects at any moment of a stream ends with everything, once, in order', async () => {
+  const [x, y] = await people(2)
+  const id = await servers.dm(x, y)
+  const writer = await connect(servers, x)
+  const total = 400
+  const sending = (async () => {
+    for (let n = 0; n < total; n += 4) {
+      await Promise.all(Array.from({ length: 4 }, (_, k) => writer.send(id, `${n + k}`)))
+      await sleep(2)
+    }
+  })()
+  const readers = Array.from({ length: 24 }, async (_, n) => {
+    const client = servers.client(y, { at: n % 2 })
+    for (let times = 0; times < 3; times += 1) {
+      await sleep(Math.random() * 250)
+      // The same client goes and comes back, and catches up from where it was.
+      client.close()
+      client.events.length = 0
+      await client.connect()
+    }
+    return client
+  })
+  const clients = await Promise.all(readers)
+  await sending
+  for (const client of clients) {
+    await vi.waitFor(() => expect(client.state.chats.get(id)?.version).toBe(total + 2), 10_000)
+    const { messages } = client.state.chats.get(id)!
+    const held = [...messages.keys()].sort((a, b) => a - b)
+    // The newest page of when it came first, and all since.
+    expect(held).toEqual(Array.from({ length: held.length }, (_, n) => total - held.length + n + 1))
+    expect(held.length).toBeGreaterThanOrEqual(50)
+    expect(held.map((seq) => messages.get(seq)!.content)).toEqual(held.map((seq) => String(seq - 1)))
+    // What was told live (since it came last) came in order, without a hole and without a second time.
+    const live = seqsOf(client.events, id)
+    expect(live).toEqual(Array.from({ length: live.length }, (_, n) => live[0]! + n))
+  }
+}, 60_000)
+
+test('many write to one chat, over both instances and both ways: all hear the same, in the same order', async () => {
+  const everybody = await people(8)
+  const id = await servers.group(everybody[0]!, everybody.slice(1))
+  const clients = await Promise.all(everybody.map((who, n) => connect(servers, who, { at: n % 2 })))
+  await Promise.all(
+    clients.map(async (client, who) => {
+      for (let n = 0; n < 25; n += 1) {
+        if (n % 5 === 4) {
+          const { status } = await post(everybody[who]!, '/messages', { chat_id: id, content: `${who}.${n}` }, (who + 1) % 2)
+          expect(status).toBe(201)
+        } else expect((await client.send(id, `${who}.${n}`)).content).toBe(`${who}.${n}`)
+      }
+    }),
+  )
+  const { last_seq } = await checkChat(db(), id)
+  expect(last_seq).toBe(201)
+  const truth = await db().query<{ content: string }>(
+    sql`SELECT content FROM messages WHERE chat_id = ${id} AND seq > 1 ORDER BY seq`,
+  )
+  const order = truth.map((row) => row.content)
+  for (const client of clients) await vi.waitFor(() => expect(heard(client, id)).toEqual(order), 10_000)
+  // Each sender's in the order in which they were sent.
+  for (const who of everybody.keys()) {
+    const mine = order.filter((content) => content.startsWith(`${who}.`))
+    expect(mine).toEqual(Array.from({ length: 25 }, (_, n) => `${who}.${n}`))
+  }
+})
+
+test('sends that nobody waits for keep their order on one socket', async () => {
+  const [x, y] = await people(2)
+  const chats = [await servers.dm(x, y), await servers.dm(x, x), await servers.group(x, [y])]
+  const device = await connect(servers, x)
+  // Several chats at once, so that their batches mix.
+  const sent = await Promise.all(Array.from({ length: 240 }, (_, n) => device.send(chats[n % 3]!, `${Math.floor(n / 3)}`)))
+  for (const [k, id] of chats.entries()) {
+    const mine = sent.filter((_, n) => n % 3 === k)
+    expect(mine.map((m) => m.content)).toEqual(Array.from({ length: 80 }, (_, n) => String(n)))
+    expect(mine.map((m) => m.seq)).toEqual(Array.from({ length: 80 }, (_, n) => mine[0]!.seq + n))
+    await checkChat(db(), id)
+  }
+})
+
+test('a send and its repetitions at once over both instances, among others: one message', async () => {
+  const [x, y] = await people(2)
+  const id = await servers.dm(x, y)
+  for (let round = 0; round < 20; round += 1) {
+    const client_id = crypto.randomUUID()
+    const body = { chat_id: id, content: `${round}`, client_id }
+    const others = Array.from({ length: 4 }, (_, n) => post(y, '/messages', { chat_id: id, content: 'y' }, n % 2))
+    const answers = await Promise.all([0, 1, 0, 1].map((at) => post(x, '/messages', body, at)))
+    expect(answers.map((a) => a.status).sort()).toEqual([200, 200, 200, 201])
+    expect(new Set(answers.map((a) => a.body.id)).size).toBe(1)
+    expect((await Promise.all(others)).map((a) => a.status)).toEqual([201, 201, 201, 201])
+  }
+  expect((await checkChat(db(), id)).last_seq).toBe(100)
+})
