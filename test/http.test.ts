@@ -424,7 +424,7 @@ test('the OpenAPI document describes every route under /api/v1, its refusals and
   expect(document.components.schemas.Login.required).toEqual(['password'])
   expect(login.responses['401'].description).toBe('`invalid_credentials`')
   const me = document.paths['/api/v1/users/me'].patch
-  expect(Object.keys(me.responses)).toEqual(['200', '400', '401', '404', '409', '429', '500', '503'])
+  expect(Object.keys(me.responses)).toEqual(['200', '400', '401', '404', '409', '413', '415', '429', '500', '503'])
   expect(me.responses['409'].description).toBe('`username_taken`')
   const thing = document.paths['/api/v1/things/{id}'].get
   expect(thing.parameters).toContainEqual(

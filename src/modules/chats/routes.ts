@@ -49,7 +49,11 @@ export function chatRoutes(app: App, deps: ChatDeps, cursors: Cursors): void {
         tags,
         summary: 'Make a group, or get the direct chat with one person',
         body: schema.CreateChat,
-        response: answers({ 200: schema.Chat, 201: schema.ChatWithMembers }, ['user_not_found', 'group_full', 'not_allowed']),
+        response: answers({ 200: schema.ChatWithMembers, 201: schema.ChatWithMembers }, [
+          'user_not_found',
+          'group_full',
+          'not_allowed',
+        ]),
       },
     },
     async ({ identity, body }, reply) => {

@@ -2,6 +2,7 @@ import { createHash } from 'node:crypto'
 import swagger from '@fastify/swagger'
 import scalar from '@scalar/fastify-api-reference'
 import { jsonSchemaTransform, jsonSchemaTransformObject } from 'fastify-type-provider-zod'
+import { errors } from '../../protocol/errors.ts'
 import type { App } from './types.ts'
 
 export const openapiPath = '/api/v1/openapi.json'
@@ -47,10 +48,45 @@ export function tidy<T extends object>(document: T): T {
     Array.from(names, ([name, as]) => [as, all[name]] as const).sort(([a], [b]) => (a < b ? -1 : 1)),
   )
   return JSON.parse(
-    JSON.stringify({ ...rest, components: { ...components, schemas } })
+    // Where a number is written as text (a query), the pattern of the text is nothing that a number could have.
+    JSON.stringify({ ...rest, components: { ...components, schemas } }, (_, value) =>
+      value?.type === 'integer' && 'pattern' in value ? { ...value, pattern: undefined } : value,
+    )
       .replaceAll('"description":"Default Response"', '"description":"Done"')
       .replace(/"#\/components\/schemas\/([^"]+)"/g, (_, name: string) => `"#/components/schemas/${names.get(name) ?? name}"`),
   ) as T
+}
+
+interface Operation {
+  requestBody?: {
+    required?: boolean
+    content: Record<string, { schema: { $ref?: string; properties?: object; required?: string[] } }>
+  }
+  responses: Record<string, object>
+}
+
+/** What the generated document does not say by itself: which bodies may be left out, and how bodies as such are refused. */
+export function completeBodies<T extends object>(document: T): T {
+  const { paths = {}, components } = document as Documented & { paths?: Record<string, Record<string, Operation>> }
+  for (const operation of Object.values(paths).flatMap((methods) => Object.values(methods))) {
+    const given = operation.requestBody?.content['application/json']?.schema
+    if (!operation.requestBody || !given) continue
+    const name = given.$ref?.split('/').at(-1)
+    const schema = (name === undefined ? given : components?.schemas?.[name]) as typeof given
+    if (schema.properties && Object.keys(schema.properties).length === 0) {
+      delete operation.requestBody
+      continue
+    }
+    // No body is `{}`.
+    if (schema.properties) operation.requestBody.required = (schema.required ?? []).length > 0
+    for (const code of ['body_too_large', 'unsupported_media_type'] as const) {
+      operation.responses[errors[code][0]] ??= {
+        description: `\`${code}\``,
+        content: { 'application/json': { schema: { $ref: '#/components/schemas/Error' } } },
+      }
+    }
+  }
+  return document
 }
 
 /** Describes every route that is registered afterwards, at `openapiPath` and browsable at `/docs`. */
@@ -78,7 +114,7 @@ export async function addOpenApi(app: App, version: string): Promise<void> {
       const described = { ...schema, ...(route.config?.public && { security: [] }) }
       return jsonSchemaTransform({ ...document, schema: described })
     },
-    transformObject: (document) => tidy(jsonSchemaTransformObject(document)),
+    transformObject: (document) => completeBodies(tidy(jsonSchemaTransformObject(document))),
   })
 
   let text: string | undefined
