@@ -21,7 +21,7 @@ type FoundRow = MessageRow & { n: number; found: number }
 
 /**
  * Messages changed after `since`, in the order of their versions; at most `limit` of each chat, and about `maxBytes` of
- * text in all (but one message at least).
+ * text in all (but one message at least). Chats that come after that is used up are not in the answer: nothing is known of them.
  *
  * What never changed has the version of its sending. Sends take a seq and a version each, other changes a version alone,
  * so of `version - since` changes as many can be new messages: those are the last ones by seq, and the key of messages
@@ -49,7 +49,7 @@ export async function changedMessages(
         ) AS either ORDER BY version LIMIT ${limit + 1}
       ) AS m
     ) AS sized WHERE bytes_before < ${maxBytes} ORDER BY n, version`)
-  return collect(ranges, rows, limit)
+  return collect(ranges, rows, limit, maxBytes)
 }
 
 /** The newest page of each chat, oldest first; bounded as above, the newest kept. Key of messages. */
@@ -68,13 +68,21 @@ export async function newestMessages(
         WITH ORDINALITY AS t(chat_id, after_seq, n)
       JOIN messages m ON m.chat_id = t.chat_id AND m.seq > t.after_seq
     ) AS sized WHERE bytes_before < ${maxBytes} ORDER BY n, seq`)
-  return collect(chats, rows, limit)
+  return collect(chats, rows, limit, maxBytes)
 }
 
-function collect(ranges: readonly { chat_id: string }[], rows: readonly FoundRow[], limit: number): Map<string, Found> {
+function collect(
+  ranges: readonly { chat_id: string }[],
+  rows: readonly FoundRow[],
+  limit: number,
+  maxBytes: number,
+): Map<string, Found> {
   const byRange = Map.groupBy(rows, (row) => row.n)
+  const bytes = rows.reduce((sum, row) => sum + Buffer.byteLength(row.content), 0)
+  // Rows come range by range, and the first one beyond the bytes ends them all.
+  const seen = bytes < maxBytes ? ranges.length : (rows.at(-1)?.n ?? 0)
   return new Map(
-    ranges.map(({ chat_id }, n) => {
+    ranges.slice(0, seen).map(({ chat_id }, n) => {
       const mine = byRange.get(n + 1) ?? []
       const cut = mine.length > limit || mine.length < (mine[0]?.found ?? 0)
       return [chat_id, { rows: mine.slice(0, limit), cut }]

@@ -66,24 +66,27 @@ async function read(deps: SyncDeps, tx: Queryable, userId: string, input: SyncIn
   const removed = Object.keys(input.chats).filter((id) => !present.has(id))
   const from = input.user_version > clock ? 0 : input.user_version
   const { chosen, left } = plan(mine, input.chats, from, input.limit)
-  const entries = await describe(deps, tx, userId, chosen, input.limit)
+  const { entries, starved } = await describe(deps, tx, userId, chosen, input.limit)
   const own = [...chosen, ...left].filter((chat) => chat.kind === 'mine')
   return {
     entries,
     removed,
-    complete: left.length === 0,
+    complete: left.length === 0 && !starved,
     toldUpTo: (count: number): number => (count < own.length ? (own[count - 1]?.my_version ?? from) : clock),
   }
 }
 
-/** The entries of an answer, in the order of `chosen`; the number of queries does not depend on how many. */
+/**
+ * The entries of an answer, in the order of `chosen`; the number of queries does not depend on how many. `starved`: of some
+ * chats, which are left out, no message could be read, because those before them were so long.
+ */
 async function describe(
   deps: SyncDeps,
   tx: Queryable,
   userId: string,
   chosen: readonly Planned[],
   limit: number,
-): Promise<Entry[]> {
+): Promise<{ entries: Entry[]; starved: boolean }> {
   const { chats } = deps
   const chatRow = new Map(
     (
@@ -110,6 +113,9 @@ async function describe(
   const fresh = withCleared.filter((c) => c.kind === 'fresh')
   const changed = await changedMessages(tx, behind, limit, maxTextBytes)
   const newest = await newestMessages(tx, fresh, limit, maxTextBytes)
+  const unreached = new Set(
+    [...behind.filter((c) => !changed.has(c.chat_id)), ...fresh.filter((c) => !newest.has(c.chat_id))].map((c) => c.chat_id),
+  )
   const upTo = new Map(planned.map((c) => [c.chat_id, reached(c, changed.get(c.chat_id))]))
   const memberRows = [
     ...(await changedMembers(
@@ -141,17 +147,20 @@ async function describe(
     ),
     (message) => message.chat_id,
   )
-  return planned.map((c) => ({
-    planned: c,
-    told: entry(
-      c,
-      views.get(c.chat_id)!,
-      messages.get(c.chat_id) ?? [],
-      members.get(c.chat_id) ?? [],
-      (cursors.get(c.chat_id) ?? []).map(cursor),
-      upTo.get(c.chat_id)!,
-    ),
-  }))
+  const entries = planned
+    .filter((c) => !unreached.has(c.chat_id))
+    .map((c) => ({
+      planned: c,
+      told: entry(
+        c,
+        views.get(c.chat_id)!,
+        messages.get(c.chat_id) ?? [],
+        members.get(c.chat_id) ?? [],
+        (cursors.get(c.chat_id) ?? []).map(cursor),
+        upTo.get(c.chat_id)!,
+      ),
+    }))
+  return { entries, starved: unreached.size > 0 }
 }
 
 const cursor = ({ user_id, read_seq, delivered_seq, joined_seq }: Cursor): Cursor => ({
