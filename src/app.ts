@@ -175,7 +175,7 @@ export async function createServer(context: Context): Promise<Server> {
       await signals.leave(caller, chat_id)
       return {}
     },
-    sync: ({ identity }, { chats, user_version, limit }) => sync(streams, identity.user_id, { chats, user_version, limit }),
+    sync: ({ identity }, { type: _type, id: _id, ...input }) => sync(streams, identity.user_id, input),
   }
 
   // --- HTTP ---

@@ -16,6 +16,13 @@ export const SyncRequest = z
       .describe('Chat id -> the version up to which the client has everything'),
     user_version: counter.default(0),
     limit: z.number().int().min(1).max(100).default(50).describe('The most messages per chat in this answer'),
+    ticks: z
+      .array(uuid)
+      .max(200, 'must name at most 200 chats')
+      .default([])
+      .describe(
+        'Chats whose cursors are to be told even if nothing else changed: those in which a message of mine is not read by all. As many as fit',
+      ),
   })
   .meta({ id: 'SyncRequest' })
 

@@ -1,7 +1,8 @@
 /**
  * Which chats an answer of `sync` tells, and how. A chat is `fresh` (the client has nothing of it, or too little to be
  * worth catching up): told anew with its newest page; `behind`: told what changed; `mine`: nothing but what is the user's
- * own changed. Whatever does not fit is told by the next call, which comes further by at least one chat.
+ * own changed; `ticks`: nothing did, but where others stand was asked for. Whatever does not fit is told by the next call,
+ * which comes further by at least one chat; of `ticks`, as many are told as fit.
  */
 
 export interface Candidate {
@@ -14,11 +15,13 @@ export interface Candidate {
 }
 
 export interface Planned extends Candidate {
-  kind: 'fresh' | 'behind' | 'mine'
+  kind: 'fresh' | 'behind' | 'mine' | 'ticks'
   /** The version from which the client catches up; 0 where it starts anew. */
   since: number
   /** The client had something and has to forget it. */
   reset: boolean
+  /** Where others stand is told. */
+  cursors: boolean
 }
 
 /** Further behind than this, a chat is told anew. */
@@ -38,10 +41,11 @@ export function plan(
   known: Readonly<Record<string, number>>,
   userVersion: number,
   limit: number,
+  ticks: ReadonlySet<string> = new Set(),
 ): Plan {
-  const all = mine.map((chat) => classify(chat, known, userVersion)).filter((chat) => chat !== undefined)
+  const all = mine.map((chat) => classify(chat, known, userVersion, ticks)).filter((chat) => chat !== undefined)
   // Own changes in the order of the user's clock, so that it can say how far they were told; then what is waited for most.
-  const rank = { mine: 0, behind: 1, fresh: 2 }
+  const rank = { mine: 0, behind: 1, fresh: 2, ticks: 3 }
   all.sort(
     (a, b) => rank[a.kind] - rank[b.kind] || (a.kind === 'mine' ? a.my_version - b.my_version : a.chat_id < b.chat_id ? 1 : -1),
   )
@@ -52,21 +56,27 @@ export function plan(
     if (rows > maxRows && count > 0) break
     count += 1
   }
-  return { chosen: all.slice(0, count), left: all.slice(count) }
+  return { chosen: all.slice(0, count), left: all.slice(count).filter((chat) => chat.kind !== 'ticks') }
 }
 
-function classify(chat: Candidate, known: Readonly<Record<string, number>>, userVersion: number): Planned | undefined {
+function classify(
+  chat: Candidate,
+  known: Readonly<Record<string, number>>,
+  userVersion: number,
+  ticks: ReadonlySet<string>,
+): Planned | undefined {
   const since = Object.hasOwn(known, chat.chat_id) ? known[chat.chat_id]! : undefined
-  if (since === undefined) return { ...chat, kind: 'fresh', since: 0, reset: false }
+  if (since === undefined) return { ...chat, kind: 'fresh', since: 0, reset: false, cursors: true }
   // A client that is ahead of the database has seen a state that was lost, by restoring a backup perhaps.
-  if (since > chat.version || chat.version - since > maxLag) return { ...chat, kind: 'fresh', since: 0, reset: true }
-  if (since < chat.version) return { ...chat, kind: 'behind', since, reset: false }
-  if (chat.my_version > userVersion) return { ...chat, kind: 'mine', since, reset: false }
-  return undefined
+  if (since > chat.version || chat.version - since > maxLag)
+    return { ...chat, kind: 'fresh', since: 0, reset: true, cursors: true }
+  if (since < chat.version) return { ...chat, kind: 'behind', since, reset: false, cursors: true }
+  const cursors = ticks.has(chat.chat_id)
+  if (chat.my_version > userVersion) return { ...chat, kind: 'mine', since, reset: false, cursors }
+  return cursors ? { ...chat, kind: 'ticks', since, reset: false, cursors } : undefined
 }
 
 function cost(chat: Planned, limit: number): number {
-  if (chat.kind === 'mine') return 1
-  const messages = chat.kind === 'fresh' ? Math.min(limit, chat.last_seq) : Math.min(limit, chat.version - chat.since)
-  return 1 + messages + chat.member_count
+  const changes = chat.kind === 'fresh' ? chat.last_seq : chat.version - chat.since
+  return 1 + Math.min(limit, changes) + (chat.cursors ? chat.member_count : 0)
 }

@@ -21,6 +21,8 @@ export interface SyncInput {
   chats: Readonly<Record<string, number>>
   user_version: number
   limit: number
+  /** Chats whose cursors are told though nothing else has changed. */
+  ticks: readonly string[]
 }
 
 /** Below the bound of a connection's send queue (1 MiB), with room for the frame around. */
@@ -35,7 +37,8 @@ export function sync(deps: SyncDeps, userId: string, input: SyncInput): Promise<
     const { entries, removed, complete, toldUpTo } = await deps.chats.db.snapshot((tx) => read(deps, tx, userId, input))
     const me = await deps.me(userId)
     const packed = pack(entries)
-    const has_more = !complete || packed.length < entries.length || packed.some((entry) => entry.told.has_more)
+    const untold = entries.slice(packed.length).some(({ planned }) => planned.kind !== 'ticks')
+    const has_more = !complete || untold || packed.some((entry) => entry.told.has_more)
     // The user's clock moves only so far as all that it counts has been told.
     return {
       chats: packed.map((entry) => entry.told),
@@ -65,7 +68,7 @@ async function read(deps: SyncDeps, tx: Queryable, userId: string, input: SyncIn
   const present = new Set(mine.map((row) => row.chat_id))
   const removed = Object.keys(input.chats).filter((id) => !present.has(id))
   const from = input.user_version > clock ? 0 : input.user_version
-  const { chosen, left } = plan(mine, input.chats, from, input.limit)
+  const { chosen, left } = plan(mine, input.chats, from, input.limit, new Set(input.ticks))
   const { entries, starved } = await describe(deps, tx, userId, chosen, input.limit)
   const own = [...chosen, ...left].filter((chat) => chat.kind === 'mine')
   return {
@@ -131,7 +134,7 @@ async function describe(
   const cursors = Map.groupBy(
     await cursorsOf(
       tx,
-      [...behind, ...fresh].filter((c) => c.member_count <= maxMembersTold).map((c) => c.chat_id),
+      planned.filter((c) => c.cursors && c.member_count <= maxMembersTold).map((c) => c.chat_id),
     ),
     (row) => row.chat_id,
   )
