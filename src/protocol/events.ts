@@ -33,7 +33,11 @@ export const serverEvents = {
     chat: ChatEvent,
     deleted: z.boolean().optional(),
   }),
-  chat_added: event('chat_added', 'A chat is mine now (or changed for me in a way that is told whole).', { ...own, chat: Chat }),
+  chat_added: event(
+    'chat_added',
+    'A chat is mine now (or changed for me in a way that is told whole). This connection hears of it from its `version` on: where that is above yours, ask `sync`, even if the `user_version` is known.',
+    { ...own, chat: Chat },
+  ),
   chat_removed: event('chat_removed', 'A chat is not mine any more.', { ...own, chat_id: uuid }),
   my_updated: event('my_updated', 'My own cursor or settings in a chat changed, on another device perhaps.', {
     ...own,
@@ -41,6 +45,7 @@ export const serverEvents = {
     my: My,
     unread_count: counter,
     mention_count: counter,
+    last_seq: counter.describe('The last message when this was counted'),
   }),
   me_updated: event('me_updated', 'My profile or settings changed.', { ...own, me: Me }),
   read: event(

@@ -68,6 +68,7 @@ export const Member = named(
     user: UserBrief,
     role: z.enum(roles),
     joined_at: time,
+    joined_seq: counter.describe("The chat's last `seq` when they joined: older messages do not count for their ticks"),
     version: counter.describe("The chat's version of the last change of membership or role"),
     left_at: time.nullable().describe('Only in `sync`: this member is gone'),
   }),
@@ -81,6 +82,10 @@ export const My = named(
     read_seq: counter,
     delivered_seq: counter,
     archived: z.boolean(),
+    archived_seq: z
+      .int()
+      .nullable()
+      .describe('Archived when the last message was this one: a newer one takes the chat out again, unless it is muted'),
     pinned: z.boolean(),
     muted_until: time.nullable(),
     cleared_seq: counter.describe('Messages up to this `seq` are gone for me: I deleted the chat for myself'),

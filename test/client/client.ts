@@ -1,6 +1,7 @@
 import { randomUUID } from 'node:crypto'
 import type { ServerEvent, ServerFrame } from '../../src/protocol/events.ts'
 import type { Message, SyncAnswer } from '../../src/protocol/resources.ts'
+import type { HistoryPage } from './chat-state.ts'
 import { ClientState } from './state.ts'
 
 /**
@@ -39,6 +40,8 @@ export class Client {
   readonly events: ServerEvent[] = []
   onEvent: (event: ServerEvent) => void = () => {}
   closedWith: number | undefined
+  /** The most messages per chat that a `sync` is to answer with; the server's default unless told. */
+  syncLimit: number | undefined
   readonly #options: ClientOptions
   #socket: WebSocket | undefined
   readonly #asked = new Map<string, Asked>()
@@ -102,7 +105,7 @@ export class Client {
     this.events.push(frame)
     this.state.event(frame)
     this.onEvent(frame)
-    if (this.state.needsSync) void this.sync().catch(() => {})
+    if (this.state.needsSync) void this.#sync().catch(() => {})
   }
 
   /** One command; resolves with its ack. */
@@ -153,8 +156,14 @@ export class Client {
     return (await answered).message as Message
   }
 
-  /** Asks until nothing is missing. Calls that come while one runs share it. */
+  /** Catches up with everything, where peers stand included: after connecting, or when a person looks again. */
   sync(): Promise<void> {
+    this.state.wantTicks()
+    return this.#sync()
+  }
+
+  /** Asks until nothing is missing. Calls that come while one runs share it. */
+  #sync(): Promise<void> {
     this.#syncing ??= this.#catchUp().finally(() => {
       this.#syncing = undefined
     })
@@ -163,10 +172,17 @@ export class Client {
 
   async #catchUp(): Promise<void> {
     do {
-      this.state.asked()
-      const answer = (await this.#ask({ type: 'sync', ...this.state.position() })) as unknown as SyncAnswer
+      // Should it fail, something is still missing.
+      const limit = this.syncLimit === undefined ? {} : { limit: this.syncLimit }
+      const answer = (await this.#ask({ type: 'sync', ...this.state.asked(), ...limit })) as unknown as SyncAnswer
       this.state.synced(answer)
     } while (this.state.needsSync)
+  }
+
+  /** A page of history, whenever its answer came. */
+  page(chatId: string, page: HistoryPage): void {
+    this.state.page(chatId, page)
+    if (this.state.needsSync && this.isOpen) void this.#sync().catch(() => {})
   }
 
   /** Resolves with the first event (of those that came already, too) that passes. */

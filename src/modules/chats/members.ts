@@ -25,6 +25,7 @@ export const memberResource = (row: MemberRow, user: UserBrief): Member => ({
   user,
   role: row.role,
   joined_at: row.joined_at,
+  joined_seq: row.joined_seq,
   version: row.version,
   left_at: row.left_at,
 })

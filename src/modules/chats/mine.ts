@@ -22,6 +22,7 @@ export function myResource(
     read_seq: row.read_seq,
     delivered_seq: row.delivered_seq,
     archived: row.archived_seq !== null && (muted || row.last_seq <= row.archived_seq),
+    archived_seq: row.archived_seq,
     pinned: row.pinned_at !== null,
     muted_until: muted ? row.muted_until : null,
     cleared_seq: row.cleared_seq,
@@ -65,7 +66,15 @@ export async function tellMine(deps: ChatDeps, moved: readonly Moved[]): Promise
         {
           version,
           prev: version - 1,
-          frame: frame({ type: 'my_updated', ...stamp, chat_id: row.chat_id, my, unread_count, mention_count }),
+          frame: frame({
+            type: 'my_updated',
+            ...stamp,
+            chat_id: row.chat_id,
+            my,
+            unread_count,
+            mention_count,
+            last_seq: row.last_seq,
+          }),
         },
       ])
     }

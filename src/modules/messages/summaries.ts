@@ -10,7 +10,7 @@ export const maxUnread = 1_000
 const maxLookedAt = 5_000
 
 /**
- * Others' messages after the read cursor that are neither system nor deleted. Bounded by the key of messages: a chat
+ * Others' messages after the read cursor, up to the `last_seq` that is told beside the count, that are neither system nor deleted. Bounded by the key of messages: a chat
  * that is read to its end costs nothing, one never opened a thousand rows.
  */
 export async function unreadCounts(q: Queryable, viewerId: string, standings: readonly Standing[]): Promise<Map<string, Unread>> {
@@ -21,11 +21,12 @@ export async function unreadCounts(q: Queryable, viewerId: string, standings: re
       : await q.query<{ chat_id: string; unread_count: number }>(sql`
     SELECT t.chat_id, n.unread_count
     FROM unnest(${behind.map((s) => s.chat_id)}::uuid[],
-      ${behind.map((s) => Math.max(s.read_seq, s.cleared_seq, s.last_seq - maxLookedAt))}::bigint[]) AS t(chat_id, after)
+      ${behind.map((s) => Math.max(s.read_seq, s.cleared_seq, s.last_seq - maxLookedAt))}::bigint[], ${behind.map((s) => s.last_seq)}::bigint[])
+      AS t(chat_id, after, last_seq)
     CROSS JOIN LATERAL (
       SELECT count(*)::int AS unread_count FROM (
         SELECT 1 FROM messages m
-        WHERE m.chat_id = t.chat_id AND m.seq > t.after AND m.sender_id <> ${viewerId} AND m.message_type <> 'system' AND m.deleted_at IS NULL
+        WHERE m.chat_id = t.chat_id AND m.seq > t.after AND m.seq <= t.last_seq AND m.sender_id <> ${viewerId} AND m.message_type <> 'system' AND m.deleted_at IS NULL
         LIMIT ${maxUnread}
       ) AS few
     ) AS n`)
