@@ -6,7 +6,7 @@ import { AppError, errorBody } from '../platform/errors.ts'
 import type { Identity } from '../platform/identity.ts'
 import { type CloseReason, closeCodes } from '../protocol/close-codes.ts'
 import { encodeFrame } from './frames.ts'
-import type { Peer } from './hub.ts'
+import type { Peer } from './local.ts'
 import { Outbox } from './outbox.ts'
 
 /**
@@ -58,8 +58,8 @@ export class Connection implements Peer {
     this.#outbox = new Outbox(options.socket, () => this.close('too_slow'))
     // Handlers first: a frame sent right after the handshake must find them.
     options.ws.on('message', (data: Buffer, isBinary: boolean) => this.#heard(data, isBinary))
-    options.ws.on('pong', () => this.#touch())
-    options.ws.on('ping', () => this.#touch())
+    options.ws.on('pong', () => this.#signOfLife())
+    options.ws.on('ping', () => this.#signOfLife())
     options.ws.on('error', () => {})
     options.ws.on('close', () => this.#closed())
   }
@@ -157,6 +157,13 @@ export class Connection implements Peer {
 
   #touch(): void {
     this.lastHeard = Date.now()
+  }
+
+  /** Pings and pongs cost as much as any frame, and count as such. */
+  #signOfLife(): void {
+    if (this.state === 'closed') return
+    this.#touch()
+    if (!this.#options.allowFrame(this)) this.close('too_many_frames')
   }
 
   #heard(data: Buffer, isBinary: boolean): void {

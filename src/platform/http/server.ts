@@ -46,6 +46,8 @@ export async function createHttpServer(options: HttpServerOptions): Promise<App>
     // Which of the forwarding addresses to believe: the number counts hops from this server.
     trustProxy: typeof trustProxy === 'number' ? (_address: string, hop: number) => hop < trustProxy : trustProxy,
     bodyLimit: maxBodyBytes,
+    // Some clients offer HTTP/2 with their first request (`Upgrade: h2c`): an offer may be ignored, a WebSocket may not.
+    http: { shouldUpgradeCallback: ({ headers }) => headers.upgrade?.toLowerCase() === 'websocket' },
     // For a large upload over a slow line; headers have Node's own minute.
     requestTimeout: 600_000,
     // While closing, what is under way and what comes on its connection is still answered, then the connection ends.
