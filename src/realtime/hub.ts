@@ -1,4 +1,3 @@
-import type { Bus } from '../platform/bus/bus.ts'
 import {
   decode,
   type Effect,
@@ -12,77 +11,15 @@ import {
 } from '../platform/news.ts'
 import { batched } from './batched.ts'
 import { encodeFrame } from './frames.ts'
-import { Gate, type Page } from './gate.ts'
+import { Gate } from './gate.ts'
+import type { HubOptions, LocalChat, LocalUser, Memberships, Peer } from './local.ts'
+import { subscriber } from './subscriber.ts'
 
 /**
  * Who is connected to this instance and how events get to them; knows no business rule. Each chat and each user that
  * somebody here listens to has a gate. Membership is judged at fan-out: who is removed at version v hears v and
  * nothing later, whatever the bus lost, because the gate lets nothing later pass before it has seen v.
  */
-
-/** What the hub needs of a connection. */
-export interface Peer {
-  readonly userId: string
-  readonly sessionId: string
-  send(frame: Buffer): void
-  /** Ends it in a way that makes the client come back and catch up. */
-  fail(): void
-}
-
-export interface Memberships {
-  user_version: number
-  /** Chats of this user with their versions, all of one snapshot. */
-  chats: { chat_id: string; version: number }[]
-}
-
-/** The truth, as the hub asks for it. `app.ts` fills this in from the modules. */
-export interface Sources {
-  memberships(userIds: string[]): Promise<Map<string, Memberships>>
-  versions(chatIds: string[], userIds: string[]): Promise<{ chats: Map<string, number>; users: Map<string, number> }>
-  chatChanges(chatId: string, since: number): Promise<Page>
-  userChanges(userId: string, since: number): Promise<Page>
-  /** `chat_added` as it stands now, and the chat's version in it; undefined when it is not this user's any more. */
-  chatAdded(
-    userId: string,
-    chatId: string,
-    stamp: { version: number; prev: number },
-  ): Promise<{ frame: string; version: number } | undefined>
-}
-
-export interface HubOptions {
-  bus: Bus
-  instanceId: string
-  sources: Sources
-  /** The first connection of a user to this instance came, or the last went. */
-  onPresence: (userId: string, isHere: boolean) => void
-  /** Somebody connected here is no member of this chat any more. */
-  onLeft?: (userId: string, chatId: string) => void
-  onError: (error: unknown, what: string) => void
-  metrics?: { filled(events: number): void; delivered(frames: number, latencyMs: number | undefined): void }
-}
-
-interface LocalUser {
-  id: string
-  gate: Gate
-  peers: Set<Peer>
-  chats: Set<LocalChat>
-  /** Resolves once every chat of this user is heard. */
-  ready: Promise<void>
-  /** Work on this user's stream that has to wait for the database, in order. */
-  chain: Promise<void> | undefined
-}
-
-interface LocalChat {
-  id: string
-  gate: Gate
-  /** Who listens here, and from which version on. */
-  users: Map<LocalUser, number>
-  subscribed: Promise<unknown>
-  /** The last version in which somebody left; an older list of members proves nothing. */
-  lastLeft: number
-  /** Somebody is about to be attached: not to be dropped. */
-  pins: number
-}
 
 export const peopleChannel = 'people'
 const sweepMs = 5_000
@@ -93,13 +30,14 @@ export class Hub implements News {
   readonly #chats = new Map<string, LocalChat>()
   readonly #options: HubOptions
   readonly #memberships: (userId: string) => Promise<Memberships | undefined>
-  #subscribing: { channels: string[]; done: Promise<unknown> } | undefined
+  readonly #subscribe: (channel: string) => Promise<unknown>
   #sweepTimer: NodeJS.Timeout | undefined
   #sweepAt = 0
 
   constructor(options: HubOptions) {
     this.#options = options
     this.#memberships = batched((ids) => options.sources.memberships(ids))
+    this.#subscribe = subscriber(options.bus)
   }
 
   start(): void {
@@ -375,21 +313,6 @@ export class Hub implements News {
     this.#chats.delete(chat.id)
     chat.gate.close()
     this.#options.bus.unsubscribe([`chat:${chat.id}`])
-  }
-
-  /** Subscriptions of one turn of the event loop go in one command. */
-  #subscribe(channel: string): Promise<unknown> {
-    if (this.#subscribing) {
-      this.#subscribing.channels.push(channel)
-      return this.#subscribing.done
-    }
-    const channels = [channel]
-    const done = new Promise<void>((resolve) => setImmediate(resolve)).then(() => {
-      this.#subscribing = undefined
-      return this.#options.bus.subscribe(channels)
-    })
-    this.#subscribing = { channels, done }
-    return done
   }
 
   // --- what the bus lost -------------------------------------------------------------------------------------------
