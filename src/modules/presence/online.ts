@@ -24,7 +24,7 @@ export interface OnlineDeps {
 export interface Online {
   /** This instance's first connection of the user came, or its last one went. */
   moved(userId: string, isHere: boolean): void
-  /** Tells how these stand now: another instance's users after its end, or somebody whose status changed. */
+  /** Tells how these stand now: somebody whose status changed. */
   announce(userIds: readonly string[]): void
   /** Everybody here goes at once. */
   close(): Promise<void>
@@ -33,18 +33,26 @@ export interface Online {
 export function createOnline({ db, news, store, onError }: OnlineDeps): Online {
   const here = new Set<string>()
   const leaving = new Map<string, NodeJS.Timeout>()
-  const due = new Set<string>()
+  /** Whose standing is to be told; `true` where it is told of somebody invisible, too. */
+  const due = new Map<string, boolean>()
   let timer: NodeJS.Timeout | undefined
 
   function announce(userIds: readonly string[]): void {
-    for (const id of userIds) due.add(id)
+    for (const id of userIds) due.set(id, true)
+    timer ??= setTimeout(() => void tell(), gatherMs)
+  }
+
+  /** Their connections came or went, which is nobody's business while they are invisible. */
+  function announceMoves(userIds: readonly string[]): void {
+    for (const id of userIds) due.set(id, due.get(id) ?? false)
     timer ??= setTimeout(() => void tell(), gatherMs)
   }
 
   async function tell(): Promise<void> {
     clearTimeout(timer)
     timer = undefined
-    const ids = [...due]
+    const changed = new Map(due)
+    const ids = [...changed.keys()]
     due.clear()
     if (ids.length === 0) return
     try {
@@ -54,6 +62,7 @@ export function createOnline({ db, news, store, onError }: OnlineDeps): Online {
       const watchers = await watchersOf(db, ids)
       const awake = await store.online([...new Set([...watchers.values()].flat())])
       for (const user of await shown(db, ids)) {
+        if (user.status === 'invisible' && !changed.get(user.id)) continue
         const to = (watchers.get(user.id) ?? []).filter((id) => awake.has(id))
         const is_online = online.has(user.id) && user.status !== 'invisible'
         const timestamp = Math.floor(Date.now() / 1_000)
@@ -72,11 +81,11 @@ export function createOnline({ db, news, store, onError }: OnlineDeps): Online {
     leaving.delete(userId)
     here.delete(userId)
     await store.remove([userId])
-    announce([userId])
+    announceMoves([userId])
   }
 
-  store.onLeaseEnded(announce)
-  store.onReturned(announce)
+  store.onLeaseEnded(announceMoves)
+  store.onReturned(announceMoves)
 
   return {
     moved(userId, isHere) {
@@ -89,7 +98,7 @@ export function createOnline({ db, news, store, onError }: OnlineDeps): Online {
         )
       else if (!here.has(userId)) {
         here.add(userId)
-        void store.add([userId]).then(() => announce([userId]))
+        void store.add([userId]).then(() => announceMoves([userId]))
       }
     },
     announce,
@@ -99,7 +108,7 @@ export function createOnline({ db, news, store, onError }: OnlineDeps): Online {
       const users = [...here]
       here.clear()
       await store.remove(users)
-      for (const id of users) due.add(id)
+      for (const id of users) due.set(id, due.get(id) ?? false)
       await tell()
     },
   }

@@ -31,7 +31,7 @@ export interface Shown {
 /** How these are shown to just anybody. */
 export async function shown(q: Queryable, userIds: readonly string[]): Promise<Shown[]> {
   return q.query<Shown>(sql`
-    SELECT id, status, CASE WHEN privacy_last_seen = 'everyone' AND status <> 'invisible' THEN last_seen END AS last_seen
+    SELECT id, status, CASE WHEN privacy_last_seen = 'everyone' THEN last_seen END AS last_seen
     FROM users WHERE id = ANY(${userIds}::uuid[]) AND deleted_at IS NULL`)
 }
 

@@ -57,6 +57,8 @@ export async function updateMe(tx: Queryable, id: string, patch: MePatch): Promi
       display_name = coalesce(${patch.display_name ?? null}, display_name),
       bio = coalesce(${patch.bio ?? null}, bio),
       status = coalesce(${patch.status ?? null}, status),
+      -- Whoever becomes invisible goes, to all appearances.
+      last_seen = CASE WHEN ${patch.status ?? null} = 'invisible' AND status <> 'invisible' THEN now() ELSE last_seen END,
       privacy_last_seen = coalesce(${patch.privacy?.last_seen ?? null}, privacy_last_seen),
       privacy_dm = coalesce(${patch.privacy?.dm ?? null}, privacy_dm)
     WHERE id = ${id} AND deleted_at IS NULL
