@@ -52,6 +52,7 @@ export class Gate {
     if (this.isOpen || this.#closed) return
     this.version = version
     this.#drain()
+    if (this.#known > this.version) this.#wait(holdMs)
   }
 
   push(event: Stamped): void {
@@ -70,9 +71,9 @@ export class Gate {
 
   /** PostgreSQL was seen at `version`. If this gate does not get there by itself soon, something was lost. */
   behind(version: number): void {
-    if (this.#closed || !this.isOpen || version <= this.version) return
+    if (this.#closed || version <= this.version) return
     if (version > this.#known) this.#known = version
-    this.#wait(holdMs)
+    if (this.isOpen) this.#wait(holdMs)
   }
 
   close(): void {
@@ -119,8 +120,10 @@ export class Gate {
   async #fill(): Promise<void> {
     if (this.#filling || this.#closed || this.#known <= this.version) return
     this.#filling = true
+    let asked = this.#known
     try {
       for (let more = true; more && !this.#closed; ) {
+        asked = this.#known
         const page = await this.#options.load(this.version)
         this.#options.onFill?.(page.events.length)
         for (const event of page.events) {
@@ -131,9 +134,12 @@ export class Gate {
         more = page.more
       }
       this.#filling = false
-      // A version that was announced but is not in PostgreSQL was never committed: only what is held is waited for.
-      this.#known = Math.max(this.version, ...(this.#held?.keys() ?? []))
-      if (!this.#closed) this.#drain()
+      // A version that was known before PostgreSQL was read and is not there was never committed: it is not waited for,
+      // nor looked for again. What is held, or became known meanwhile, is.
+      if (this.#known <= asked) this.#known = Math.max(this.version, ...(this.#held?.keys() ?? []))
+      if (this.#closed) return
+      this.#drain()
+      if (this.#known > this.version) this.#wait(holdMs)
     } catch {
       // The database is away: it will be asked again until it answers or nobody listens any more.
       this.#filling = false
