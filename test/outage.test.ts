@@ -170,3 +170,20 @@ test('PostgreSQL connections that are cut lose nothing and double nothing', asyn
   expect(seqs).toEqual([...new Set(seqs)].sort((x, y) => x - y))
   for (const at of [0, 1]) expect(await health(at)).toBe('200 ok connected')
 }, 60_000)
+
+test('an instance that is alone takes its lock again when the connection that held it is cut', async () => {
+  const alone = await startServers()
+  const admin = new pg.Client({ connectionString: alone.databaseUrl })
+  await admin.connect()
+  const others = `FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()`
+  for (let n = 0; n < 3; n += 1) {
+    await admin.query(`SELECT pg_terminate_backend(pid) ${others}`)
+    await until(async () => {
+      const { rows } = await admin.query(`SELECT 1 ${others} AND application_name = 'parley-lock'`)
+      return rows.length === 1
+    }, 'the lock is held again')
+    await alone.register()
+  }
+  await admin.end()
+  await alone.close()
+})
