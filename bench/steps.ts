@@ -28,7 +28,7 @@ export interface StepOptions {
 /** Text in a message: a sentence or two. */
 export const usualBytes = 100
 
-export async function step(generator: Generator, stack: Stack, rate: number, options: StepOptions): Promise<Step> {
+export async function step(generator: Generator, stack: Pick<Stack, 'pids'>, rate: number, options: StepOptions): Promise<Step> {
   const { senders, seconds, bytes = usualBytes } = options
   const result = await generator.ask('load', { seconds, streams: [{ name: 'all', rate, senders, bytes }], pids: stack.pids })
   const stream = result.streams[0]!
