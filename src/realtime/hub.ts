@@ -117,7 +117,7 @@ export class Hub implements News {
     const { effect, version } = event
     const bytes = encodeFrame(event.frame)
     let frames = 0
-    for (const [user, from] of chat.users) {
+    for (const [user, { from }] of chat.users) {
       if (version <= from) continue
       frames += user.peers.size
       this.#toUser(user, bytes)
@@ -133,7 +133,7 @@ export class Hub implements News {
     } else if ('left' in effect) {
       chat.lastLeft = version
       const user = this.#users.get(effect.left)
-      if (user) this.#left(user, chat)
+      if (user && version > (chat.users.get(user)?.memberAt ?? -1)) this.#left(user, chat)
     } else if ('gone' in effect) {
       chat.lastLeft = version
       for (const user of [...chat.users.keys()]) this.#left(user, chat)
@@ -269,7 +269,9 @@ export class Hub implements News {
       if (this.#users.get(user.id) !== user) return
       for (const { chat_id, version } of list?.chats ?? []) {
         const chat = this.#chats.get(chat_id)
-        if (chat && !chat.users.has(user)) this.#attach(user, chat, version)
+        const listening = chat?.users.get(user)
+        if (listening) listening.memberAt = Math.max(listening.memberAt, version)
+        else if (chat) this.#attach(user, chat, version)
       }
       user.gate.open(list?.user_version ?? 0)
     } finally {
@@ -298,7 +300,7 @@ export class Hub implements News {
   }
 
   #attach(user: LocalUser, chat: LocalChat, from: number): void {
-    chat.users.set(user, from)
+    chat.users.set(user, { from, memberAt: from })
     user.chats.add(chat)
   }
 

@@ -55,11 +55,18 @@ export interface LocalUser {
   chain: Promise<void> | undefined
 }
 
+export interface Listening {
+  /** Hears what is newer than this version. */
+  from: number
+  /** The newest version at which they were seen to be a member: an older leaving, heard late, is over. */
+  memberAt: number
+}
+
 export interface LocalChat {
   id: string
   gate: Gate
-  /** Who listens here, and from which version on. */
-  users: Map<LocalUser, number>
+  /** Who listens here. */
+  users: Map<LocalUser, Listening>
   subscribed: Promise<unknown>
   /** The last version in which somebody left; an older list of members proves nothing. */
   lastLeft: number
