@@ -146,10 +146,10 @@ export class ChatState {
   }
 
   #message(message: MessageEvent | Message): void {
+    this.lastSeq = Math.max(this.lastSeq, message.seq)
     if (message.seq <= this.#my.cleared_seq) return
     const known = this.messages.get(message.seq)
     if (!known || message.version > known.version) this.messages.set(message.seq, message)
-    this.lastSeq = Math.max(this.lastSeq, message.seq)
   }
 
   #member(member: Member): void {

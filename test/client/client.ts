@@ -164,15 +164,20 @@ export class Client {
 
   /** Asks until nothing is missing. Calls that come while one runs share it. */
   #sync(): Promise<void> {
-    this.#syncing ??= this.#catchUp().finally(() => {
-      this.#syncing = undefined
-    })
+    this.#syncing ??= this.#catchUp()
+      .catch((error: unknown) => {
+        // A server that is busy is asked again; one that is gone, after the next connecting.
+        if (this.isOpen) setTimeout(() => this.isOpen && void this.#sync().catch(() => {}), 500)
+        throw error
+      })
+      .finally(() => {
+        this.#syncing = undefined
+      })
     return this.#syncing
   }
 
   async #catchUp(): Promise<void> {
     do {
-      // Should it fail, something is still missing.
       const limit = this.syncLimit === undefined ? {} : { limit: this.syncLimit }
       const answer = (await this.#ask({ type: 'sync', ...this.state.asked(), ...limit })) as unknown as SyncAnswer
       this.state.synced(answer)
