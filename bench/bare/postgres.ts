@@ -54,7 +54,7 @@ export async function bareIngest(
   return { perSecond: (commits * batch) / took, commits: commits / took, shares: used }
 }
 
-/** Median ms of writing 8 KB and having it on the disk: below a tenth of one, something on the way does not tell the truth. */
+/** Median ms of writing 8 KB and having it on the disk. In the microseconds, an fsync stops at a cache that power may take away. */
 export function fsyncMs(): number {
   const folder = mkdtempSync(join(tmpdir(), 'parley-bench-'))
   const file = openSync(join(folder, 'fsync'), 'w')
