@@ -1,3 +1,4 @@
+import { setTimeout as sleep } from 'node:timers/promises'
 import { afterAll, beforeAll, expect, test, vi } from 'vitest'
 import { MemberList } from '../src/modules/chats/schema.ts'
 import { Done } from '../src/platform/http/answers.ts'
@@ -104,6 +105,26 @@ test('the owner leaves while they promote others', async () => {
     for (const status of done) expect(['200', '403 forbidden', '404 chat_not_found', '404 member_not_found']).toContain(status)
     const state = await check(id)
     expect([state.member_count, others.map((p) => p.id).includes(state.owner_id!)]).toEqual([3, true])
+  }
+})
+
+test('an account is deleted while its groups are, and while it is removed from others', async () => {
+  for (let round = 0; round < 10; round += 1) {
+    const [gone, owner, other] = await people(3)
+    const ids = await Promise.all(Array.from({ length: 12 }, () => servers.group(owner, [gone, other])))
+    const deletion = servers.call('DELETE', '/users/me', { as: gone, body: { password: 'Secret123' } })
+    const others = ids.map(async (id, n) => {
+      // The last ones first, since it leaves them from the first on.
+      await sleep(round * 2 + ids.length - n)
+      return n % 3 === 0 ? remove(owner, `/chats/${id}`, 1) : n % 3 === 1 ? expel(owner, id, gone, 1) : leave(owner, id, 1)
+    })
+    expect((await deletion).status).toBe(200)
+    for (const status of await statuses(others)) expect(['200', '404 member_not_found']).toContain(status)
+    for (const [n, id] of ids.entries()) {
+      // One that is gone stopped nobody from leaving the next.
+      const owner_id = n % 3 === 2 ? other.id : owner.id
+      expect(await check(id)).toMatchObject({ deleted: n % 3 === 0, owner_id, ...(n % 3 > 0 && { member_count: 3 - (n % 3) }) })
+    }
   }
 })
 

@@ -222,3 +222,22 @@ test('members are listed page by page; the chat shows the first fifty', async ()
     expect(await refusal(get(owner, `/chats/${id}/members?${query}`))).toBe('400 invalid_input')
   }
 })
+
+test('a deleted account goes from its groups, handed over as by leaving; what it said stays', async () => {
+  const [gone, heir, other] = await people(3)
+  const id = await servers.group(gone, [heir, other])
+  const alone = await servers.group(gone, [])
+  await say(gone, id, 'remember me')
+  const device = await connect(servers, heir, { at: 1 })
+  await ok(servers.call('DELETE', '/users/me', { as: gone, body: { password: 'Secret123' } }), Done)
+  await device.waitFor('member_left', (e) => e.user_id === gone.id)
+  const state = await check(id)
+  expect([heir.id, other.id]).toContain(state.owner_id)
+  expect([state.member_count, (await check(alone)).deleted]).toEqual([2, true])
+  // Names are remembered for a while, and forgotten on the news.
+  await vi.waitFor(async () => {
+    const { messages } = await ok(get(heir, `/chats/${id}/messages`, 1), MessagePage)
+    const said = messages.find((m) => m.content === 'remember me')
+    expect(said?.sender).toEqual({ id: gone.id, username: null, display_name: 'Deleted account', avatar_url: null })
+  }, 5_000)
+})

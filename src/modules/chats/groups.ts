@@ -275,5 +275,12 @@ export async function leaveEverything(deps: ChatDeps, userId: string): Promise<v
   const rows = await deps.db.query<{ chat_id: string }>(sql`
     SELECT u.chat_id FROM user_chats u JOIN chats c ON c.id = u.chat_id
     WHERE u.user_id = ${userId} AND u.is_member AND c.type = 'group' AND c.deleted_at IS NULL`)
-  for (const { chat_id } of rows) await leaveGroup(deps, userId, chat_id)
+  for (const { chat_id } of rows) {
+    try {
+      await leaveGroup(deps, userId, chat_id)
+    } catch (error) {
+      // Removed, or the group deleted, in the meantime: that is what was wanted.
+      if (!(error instanceof AppError && error.code === 'chat_not_found')) throw error
+    }
+  }
 }
