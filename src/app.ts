@@ -145,9 +145,9 @@ export async function createServer(context: Context): Promise<Server> {
     db,
     acl,
     check: checkMayWrite,
-    told: async (rows) => {
+    told: (rows) => {
       metrics.messages.inc(rows.length)
-      await tellWritten({ db, news: hub, briefs: chats.briefs, onError }, rows)
+      return tellWritten({ db, news: hub, briefs: chats.briefs, onError }, rows)
     },
     onError,
   })

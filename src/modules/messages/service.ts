@@ -71,13 +71,10 @@ export async function send(
 }
 
 /** A new message has no ticks yet; an earlier one is shown as it stands. */
-async function answer(deps: MessageDeps, { row, duplicate }: Written): Promise<Sent> {
-  if (duplicate) {
-    const rows = await messagesAt(deps.db, [row])
-    return { message: (await messageViews(deps.db, deps.briefs, rows))[0]!, duplicate }
-  }
-  const [event] = await messageEvents(deps.db, deps.briefs, [row])
-  return { message: withTicks(event!), duplicate }
+async function answer(deps: MessageDeps, { row, event, duplicate }: Written): Promise<Sent> {
+  if (event && !duplicate) return { message: withTicks(event), duplicate }
+  const rows = duplicate ? await messagesAt(deps.db, [row]) : [row]
+  return { message: (await messageViews(deps.db, deps.briefs, rows))[0]!, duplicate }
 }
 
 /** The seq of the message replied to; it must be in the same chat. What a message's chat is never changes, so no lock is needed. */
@@ -93,22 +90,25 @@ export function newMessage(message: MessageEvent, prev = message.version - 1): S
   return { version, prev, frame: frame({ type: 'new_message', chat_id, version, prev, message }) }
 }
 
-/** Tells what was committed. Never rejects: whoever listens finds a hole by itself. */
+/** Tells what was committed; resolves with what was told, by id. Never rejects: whoever listens finds a hole by itself. */
 export async function tellWritten(
   deps: Pick<MessageDeps, 'db' | 'news' | 'briefs'> & { onError: (error: unknown, what: string) => void },
   rows: readonly MessageRow[],
-): Promise<void> {
+): Promise<Map<string, MessageEvent>> {
   try {
     const fresh = rows.filter((row) => !row.changed)
-    const byChat = Map.groupBy(await messageEvents(deps.db, deps.briefs, fresh), (message) => message.chat_id)
+    const messages = await messageEvents(deps.db, deps.briefs, fresh)
     const at = Date.now()
-    for (const [chatId, messages] of byChat)
+    for (const [chatId, mine] of Map.groupBy(messages, (message) => message.chat_id)) {
       deps.news.tell(
         `chat:${chatId}`,
-        messages.map((message) => ({ ...newMessage(message), at })),
+        mine.map((message) => ({ ...newMessage(message), at })),
       )
+    }
+    return new Map(messages.map((message) => [message.id, message]))
   } catch (error) {
     deps.onError(error, 'a message could not be told')
+    return new Map()
   }
 }
 

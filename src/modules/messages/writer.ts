@@ -1,6 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { type Db, type PgError, violatedUnique } from '../../platform/db/db.ts'
 import { AppError, isUnavailable } from '../../platform/errors.ts'
+import type { MessageEvent } from '../../protocol/resources.ts'
 import type { Acl, AclCache } from '../chats/index.ts'
 import { type LockedCounters, type Send, writeBatch } from './batch.ts'
 import { type MessageRow, messagesByClientId } from './rows.ts'
@@ -23,6 +24,8 @@ const patienceMs = 8_000
 
 export interface Written {
   row: MessageRow
+  /** As it was told, if it was told now. */
+  event: MessageEvent | undefined
   /** The same send had been written before; this is the first one's message. */
   duplicate: boolean
 }
@@ -32,8 +35,8 @@ export interface WriterDeps {
   acl: AclCache
   /** Refuses (throws) who may not write by this list. */
   check: (acl: Acl | undefined, senderId: string) => void
-  /** Tells what was committed, before it is acknowledged; never throws. Rows of one chat in the order of seq. */
-  told: (rows: readonly MessageRow[]) => Promise<void>
+  /** Tells what was committed, before it is acknowledged, and answers what it told by id; never throws. Rows of one chat in the order of seq. */
+  told: (rows: readonly MessageRow[]) => Promise<Map<string, MessageEvent>>
   onError: (error: unknown, what: string) => void
 }
 
@@ -75,7 +78,7 @@ export function createWriter(deps: WriterDeps): Writer {
   function send(send: Send): Promise<Written> {
     const key = keyOf(send)
     const same = known.get(key)
-    if (same) return same.promise.then(({ row }) => ({ row, duplicate: true }))
+    if (same) return same.promise.then((written) => ({ ...written, duplicate: true }))
     if (known.size >= maxQueued) return Promise.reject(new AppError('overloaded', { retryAfter: 1 }))
     const { promise, resolve, reject } = Promise.withResolvers<Written>()
     const entry: Entry = { send, since: Date.now(), promise, resolve, reject }
@@ -213,8 +216,10 @@ export function createWriter(deps: WriterDeps): Writer {
       if (row?.acl_version !== chats.get(id)) deps.acl.forget(id)
     }
     requeue(retry)
-    await deps.told(written)
-    for (const [n, entry] of done.entries()) settle(entry, { written: { row: written[n]!, duplicate: false } })
+    const told = await deps.told(written)
+    for (const [n, entry] of done.entries()) {
+      settle(entry, { written: { row: written[n]!, event: told.get(entry.send.id), duplicate: false } })
+    }
   }
 
   /** Their queues are there: they are busy until this run ends. */
@@ -251,7 +256,7 @@ export function createWriter(deps: WriterDeps): Writer {
       for (const entry of entries) {
         const row = found.get(keyOf(entry.send))
         // The id says whether it was this very send, whose answer had got lost.
-        if (row) settle(entry, { written: { row, duplicate: row.id !== entry.send.id } })
+        if (row) settle(entry, { written: { row, event: undefined, duplicate: row.id !== entry.send.id } })
         else rest.push(entry)
       }
       return rest
