@@ -1,8 +1,9 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { afterAll, beforeAll, expect, test, vi } from 'vitest'
+import { MessagePage } from '../src/modules/messages/schema.ts'
 import { sql } from '../src/platform/db/db.ts'
 import { Done } from '../src/platform/http/answers.ts'
-import type { Message } from '../src/protocol/resources.ts'
+import { ChatWithMembers, type Message } from '../src/protocol/resources.ts'
 import { checkChat, connect, heard, ok, rest } from './support/check.ts'
 import { startServers, type TestServers } from './support/server.ts'
 
@@ -176,4 +177,39 @@ test('a send and its repetitions at once over both instances, among others: one 
     expect((await Promise.all(others)).map((a) => a.status)).toEqual([201, 201, 201, 201])
   }
   expect((await checkChat(db(), id)).last_seq).toBe(100)
+})
+
+test('sends while the group is deleted, and while the direct chat is: gone is what came before, and nothing else', async () => {
+  const [x, y] = await people(2)
+  const device = await connect(servers, y, { at: 1 })
+  for (let round = 0; round < 20; round += 1) {
+    const group = await servers.group(x, [y])
+    const sends = Array.from({ length: 6 }, (_, n) =>
+      sleep(n).then(() => post(y, '/messages', { chat_id: group, content: `${n}` }, n % 2)),
+    )
+    await sleep(round % 5)
+    await ok(remove(x, `/chats/${group}`, round % 2), Done)
+    expect((await post(y, '/messages', { chat_id: group, content: 'late' }, 1)).status).toBe(404)
+    const sent = (await Promise.all(sends)).filter((a) => a.status === 201).length
+    expect((await checkChat(db(), group)).last_seq).toBe(sent + 1)
+  }
+  const dm = await servers.dm(x, y)
+  const sending = Promise.all(
+    Array.from({ length: 60 }, (_, n) => sleep(n).then(() => post(x, '/messages', { chat_id: dm, content: `${n}` }, n % 2))),
+  )
+  for (let n = 0; n < 6; n += 1) {
+    await sleep(8)
+    await ok(remove(y, `/chats/${dm}`, n % 2), Done)
+  }
+  expect((await sending).every((a) => a.status === 201)).toBe(true)
+  const page = await ok(servers.call('GET', `/chats/${dm}/messages?limit=100`, { as: y }), MessagePage)
+  const chat = await ok(servers.call('GET', `/chats/${dm}`, { as: y }), ChatWithMembers)
+  expect([page.total, chat.unread_count]).toEqual([60 - chat.my.cleared_seq, 60 - chat.my.cleared_seq])
+  const fresh = await connect(servers, y)
+  for (const client of [device, fresh]) {
+    await vi.waitFor(() => {
+      const held = client.state.chats.get(dm)!
+      expect([...held.messages.keys()].sort((a, b) => a - b)).toEqual(page.messages.map((m) => m.seq))
+    }, 10_000)
+  }
 })
