@@ -65,7 +65,7 @@ export function createReport(): Report {
       add('', `### ${name}`, '', about, '')
     },
     table: (rows) => add(...markdown(rows), ''),
-    note: (line) => add(line, ''),
+    note: (line) => add(...(lines.at(-1) === '' ? [] : ['']), line, ''),
     verdict(what, value, target, met) {
       if (!met) failed.push(`${current}: ${what} ${value}, target ${target}`)
       add(`- ${met ? 'met' : '**missed**'}: ${what} ${value} (target: ${target})`)

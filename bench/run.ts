@@ -62,7 +62,7 @@ async function main(): Promise<number> {
   }
   undoOnSignals()
   const report = createReport()
-  const { chosen, save, ...options } = given
+  const { chosen, ...options } = given
   let broken = false
   const began = performance.now()
   for (const scenario of chosen) {
@@ -82,7 +82,7 @@ async function main(): Promise<number> {
   summary(report)
   console.log(`\n${Math.round((performance.now() - began) / 1_000)} s in all`)
   const command = ['npm run bench', ...(process.argv.length > 2 ? ['--', ...process.argv.slice(2)] : [])].join(' ')
-  if (save) append(report.text(), command)
+  if (options.save) append(report.text(), command)
   return broken ? 1 : 0
 }
 

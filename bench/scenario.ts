@@ -7,6 +7,8 @@ export interface Options {
   seconds: number | undefined
   /** As part of the whole: shortened, so that everything is done in a quarter of an hour. */
   short: boolean
+  /** Whether anything is to be written into the repository. */
+  save: boolean
 }
 
 export interface Scenario {

@@ -94,22 +94,29 @@ export interface Climb {
   refine?: number
 }
 
-/** Doubles the rate until a step is not kept, then halves the distance a few times. All steps, in the order they were made. */
+/**
+ * Doubles the rate until a step is not kept, then halves the distance a few times. All steps, in the order they were
+ * made. A step that is not kept is made once more: on a machine with other work, one bad moment says little.
+ */
 export async function climb({ from, most = 51_200, refine = 2 }: Climb, one: (rate: number) => Promise<Step>): Promise<Step[]> {
   const steps: Step[] = []
+  const isKept = async (rate: number) => {
+    for (let tries = 0; tries < 2; tries += 1) {
+      const made = await one(rate)
+      steps.push(made)
+      if (made.kept) return true
+    }
+    return false
+  }
   let low = 0
-  let high = Number.POSITIVE_INFINITY
-  for (let rate = from; rate <= most && high === Number.POSITIVE_INFINITY; rate *= 2) {
-    const made = await one(rate)
-    steps.push(made)
-    if (made.kept) low = rate
+  let high = 0
+  for (let rate = from; rate <= most && high === 0; rate *= 2) {
+    if (await isKept(rate)) low = rate
     else high = rate
   }
-  for (let n = 0; n < refine && Number.isFinite(high) && low > 0; n += 1) {
+  for (let n = 0; n < refine && high > 0 && low > 0; n += 1) {
     const rate = Math.round((low + high) / 2)
-    const made = await one(rate)
-    steps.push(made)
-    if (made.kept) low = rate
+    if (await isKept(rate)) low = rate
     else high = rate
   }
   return steps

@@ -1,0 +1,145 @@
+import { fill, longest, totals } from '../fill.ts'
+import { type Account, register } from '../people.ts'
+import { plansSettings, watchPlans } from '../plans.ts'
+import { meter } from '../proc.ts'
+import type { Row } from '../report.ts'
+import type { Scenario } from '../scenario.ts'
+import { openStack } from '../stack.ts'
+import { shareCells } from '../steps.ts'
+import { newHistogram, percentiles, record } from '../tally.ts'
+
+const targetMs = 20
+/** Besides me. */
+const people = 499
+const most = 400
+
+interface Look {
+  name: string
+  request: () => { method: string; path: string; body?: object }
+  /** Whether the answer is what it should be: a fast 404 is no good figure. */
+  check: (answer: Answer) => boolean
+}
+
+interface Answer {
+  chats?: unknown[]
+  messages?: unknown[]
+  results?: unknown[]
+}
+
+const pick = <T>(items: readonly T[]): T => items[Math.floor(Math.random() * items.length)]!
+
+export const history: Scenario = {
+  name: 'history',
+  about:
+    '1,000,000 messages in 2,000 chats, 200 of them mine: what a client asks, one call after the other, and whether every plan is an index plan.',
+  elsewhere: false,
+  async run(report, { seconds, short }) {
+    const stack = await openStack({ settings: plansSettings })
+    const [server = ''] = stack.urls
+    const [me, ...others] = (await register(server, people + 1)) as [Account, ...Account[]]
+    const began = performance.now()
+    const { mine, user_version } = await fill(stack, me, others)
+    report.note(`Filled in ${Math.round((performance.now() - began) / 1_000)} s.`)
+    // What the server remembered was the empty database.
+    await stack.restart()
+    const [url = ''] = stack.urls
+    const versions = Object.fromEntries(mine.map(({ id, version }) => [id, version]))
+    const changed = mine.filter((_, n) => n % 4 === 0)
+    const looks: Look[] = [
+      {
+        name: 'chat list (200)',
+        request: () => ({ method: 'GET', path: '/chats' }),
+        check: ({ chats }) => chats?.length === totals.mine,
+      },
+      {
+        name: 'newest page',
+        request: () => ({ method: 'GET', path: `/chats/${pick(mine).id}/messages` }),
+        check: ({ messages }) => messages?.length === 50,
+      },
+      {
+        name: 'a page deep in 100,000',
+        request: () => ({
+          method: 'GET',
+          path: `/chats/${mine[0]!.id}/messages?before=${Math.floor(100 + Math.random() * (longest - 200))}`,
+        }),
+        check: ({ messages }) => messages?.length === 50,
+      },
+      {
+        name: `sync of ${changed.length} changed chats`,
+        request: () => {
+          const behind = Object.fromEntries(changed.map(({ id, version }) => [id, version - 5]))
+          return { method: 'POST', path: '/sync', body: { chats: { ...versions, ...behind }, user_version } }
+        },
+        check: ({ chats }) => chats?.length === changed.length,
+      },
+    ]
+    const search = '/search/messages?q='
+    if ((await call(url, me, { method: 'GET', path: `${search}water` })).status === 200)
+      looks.push({
+        name: 'search, two words',
+        request: () => ({
+          method: 'GET',
+          path: `${search}${encodeURIComponent(pick(['water school', 'night story', 'teacher war', 'moment law']))}`,
+        }),
+        check: ({ results }) => (results?.length ?? 0) > 0,
+      })
+    else report.note('There is no search yet.')
+    const length = seconds ?? (short ? 4 : 15)
+    const rows: Row[] = []
+    for (const look of looks) {
+      const took = newHistogram()
+      for (let n = 0; n < 20; n += 1) await ask(url, me, look)
+      const shares = meter(stack.pids)
+      let bytes = 0
+      for (const until = performance.now() + length * 1_000; performance.now() < until && took.count < most; ) {
+        const from = performance.now()
+        bytes = await ask(url, me, look)
+        record(took, performance.now() - from)
+      }
+      const { count, p50, p95, p99, max } = percentiles(took)
+      rows.push({
+        call: look.name,
+        calls: count,
+        'p50 ms': p50,
+        'p95 ms': p95,
+        'p99 ms': p99,
+        'max ms': max,
+        KB: Math.round(bytes / 1_024),
+        ...shareCells({ shares: shares() }),
+      })
+    }
+    report.table(rows)
+    for (const row of rows) {
+      const p95 = row['p95 ms'] as number
+      report.verdict(`${row.call}, p95`, `${p95.toFixed(1)} ms`, `≤ ${targetMs} ms`, p95 <= targetMs)
+    }
+    const plans = await watchPlans(stack, async () => {
+      // A plan is made anew for the first calls of a connection, and may be another one later.
+      for (let n = 0; n < 40; n += 1) for (const look of looks) await ask(url, me, look)
+    })
+    report.verdict(
+      'plans',
+      `${plans.statements} statements, ${plans.bad.length} of them read a large table whole`,
+      'none does',
+      plans.statements > 0 && plans.bad.length === 0,
+    )
+    for (const plan of plans.bad) report.note(`\n\`\`\`\n${plan}\n\`\`\``)
+    await stack.close()
+  },
+}
+
+async function call(url: string, { token }: Account, { method, path, body }: ReturnType<Look['request']>): Promise<Response> {
+  return fetch(`${url}/api/v1${path}`, {
+    method,
+    headers: { authorization: `Bearer ${token}`, ...(body && { 'content-type': 'application/json' }) },
+    ...(body && { body: JSON.stringify(body) }),
+  })
+}
+
+/** Answers how long the answer was. */
+async function ask(url: string, me: Account, { name, request, check }: Look): Promise<number> {
+  const response = await call(url, me, request())
+  const text = await response.text()
+  if (!response.ok || !check(JSON.parse(text) as Answer)) throw new Error(`${name}: ${response.status} ${text.slice(0, 300)}`)
+  return text.length
+}
