@@ -25,10 +25,13 @@ export async function undoAll(): Promise<void> {
 }
 
 const withinMs = 15_000
+let ending = false
+
+/** True once a signal has come: what fails from then on is of no interest, and nothing new is begun. */
+export const isEnding = (): boolean => ending
 
 /** A signal ends everything in order; a second one at once. */
 export function undoOnSignals(): void {
-  let ending = false
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
     process.on(signal, () => {
       const code = 128 + constants.signals[signal]

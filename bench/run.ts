@@ -1,5 +1,5 @@
 import { parseArgs } from 'node:util'
-import { undoAll, undoOnSignals } from './ending.ts'
+import { isEnding, undoAll, undoOnSignals } from './ending.ts'
 import { append, createReport } from './report.ts'
 import type { Scenario } from './scenario.ts'
 import { scenarios, summary } from './scenarios/index.ts'
@@ -71,6 +71,7 @@ async function main(): Promise<number> {
     try {
       await scenario.run(report, options)
     } catch (error) {
+      if (isEnding()) return new Promise(() => {})
       broken = true
       console.error(error)
       report.note(`**Broke off**: ${(error as Error).message.split('\n')[0]}`)

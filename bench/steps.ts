@@ -114,6 +114,11 @@ export async function climb({ from, most = 51_200, refine = 2 }: Climb, one: (ra
     if (await isKept(rate)) low = rate
     else high = rate
   }
+  // Even the first was too much.
+  for (let rate = from / 2; low === 0 && rate >= 1 && rate >= from / 8; rate /= 2) {
+    if (await isKept(rate)) low = rate
+    else high = rate
+  }
   for (let n = 0; n < refine && high > 0 && low > 0; n += 1) {
     const rate = Math.round((low + high) / 2)
     if (await isKept(rate)) low = rate

@@ -17,7 +17,7 @@ async function broadcast(report: Report, how: 'turn' | 'each', size: number, { s
   const senders = Array.from({ length: 20 }, (_, n) => Math.floor((n * size) / 20))
   const from = Math.round(60_000 / size)
   await step(generator, stack, from, { senders, seconds: 2 })
-  const steps = await climb({ from }, (rate) => step(generator, stack, rate, { senders, seconds: seconds ?? (short ? 4 : 10) }))
+  const steps = await climb({ from }, (rate) => step(generator, stack, rate, { senders, seconds: seconds ?? (short ? 3 : 10) }))
   report.note(`**bare \`ws\`, ${size} sockets, ${how === 'turn' ? 'frames of a turn in one write' : 'a write for each frame'}**`)
   report.table(steps.map(stepRow))
   report.figures.set(`limit room ${size} ${how}`, best(steps)?.deliveriesPerSecond ?? 0)

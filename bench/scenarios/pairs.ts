@@ -23,7 +23,7 @@ export const pairs: Scenario = {
     )
     // One side of every chat, then the other: neighbours in the schedule are different chats.
     const senders = [0, 1].flatMap((side) => chats.map((_, chat) => 2 * chat + side))
-    const options = { senders, seconds: seconds ?? (short ? 5 : 30) }
+    const options = { senders, seconds: seconds ?? (short ? 4 : 30) }
     await step(generator, stack, 400, { senders, seconds: 4 })
     const steps = await climb({ from: 50 }, (rate) => step(generator, stack, rate, options))
     report.table(steps.map(stepRow))
