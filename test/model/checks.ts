@@ -1,0 +1,149 @@
+import type { Pool } from 'pg'
+import type { Hearing } from './device.ts'
+import type { Run, SendOutcome } from './run.ts'
+
+/** What must hold of the database and of everything that was ever told, whatever happened. Each returns its complaints. */
+
+export interface Change {
+  chat_id: string
+  user_id: string
+  version: number
+  active: boolean
+  /** Unix ms; the commit came a little later. */
+  at: number
+}
+
+/** Every change of membership (and role) of these chats, by chat and user, in the order of versions. */
+export async function journalOf(sql: Pool, chats: readonly string[]): Promise<Map<string, Change[]>> {
+  const { rows } = await sql.query<Change>(
+    `SELECT chat_id, user_id, version::int, active, (extract(epoch FROM at) * 1000)::float AS at
+     FROM j_members WHERE chat_id = ANY($1) ORDER BY version`,
+    [chats],
+  )
+  return Map.groupBy(rows, (row) => `${row.chat_id} ${row.user_id}`)
+}
+
+export async function checkCounters(sql: Pool, chats: readonly string[]): Promise<string[]> {
+  const { rows } = await sql.query<{ chat_id: string; said: string }>(
+    `SELECT k.chat_id, 'seqs ' || s.n || ' of ' || s.first || '..' || s.last || ' at last_seq ' || k.last_seq AS said
+     FROM chat_counters k CROSS JOIN LATERAL (
+       SELECT count(*) AS n, coalesce(min(seq), 1) AS first, coalesce(max(seq), 0) AS last FROM messages m WHERE m.chat_id = k.chat_id) s
+     WHERE k.chat_id = ANY($1) AND (s.n <> k.last_seq OR s.last <> k.last_seq OR s.first <> 1)
+     UNION ALL
+     SELECT k.chat_id, 'versions ' || v.n || ' (' || v.different || ' different) of 1..' || v.last || ' at version ' || k.version
+     FROM chat_counters k CROSS JOIN LATERAL (
+       SELECT count(*) AS n, count(DISTINCT version) AS different, max(version) AS last FROM j_versions j WHERE j.chat_id = k.chat_id) v
+     WHERE k.chat_id = ANY($1) AND (v.n <> k.version OR v.different <> k.version OR v.last <> k.version)
+     UNION ALL
+     SELECT k.chat_id, 'member_count ' || k.member_count || ' but there are ' || m.n
+     FROM chat_counters k JOIN chats c ON c.id = k.chat_id AND c.deleted_at IS NULL CROSS JOIN LATERAL (
+       SELECT count(*) AS n FROM chat_members m WHERE m.chat_id = k.chat_id AND m.left_at IS NULL) m
+     WHERE k.chat_id = ANY($1) AND m.n <> k.member_count
+     UNION ALL
+     SELECT chat_id, 'cursor of ' || user_id || ' went from ' || was || ' to ' || became FROM j_backwards WHERE chat_id = ANY($1)
+     UNION ALL
+     SELECT m.chat_id, 'cursor of ' || m.user_id || ' is past the end' FROM chat_members m JOIN chat_counters k ON k.chat_id = m.chat_id
+     WHERE m.chat_id = ANY($1) AND greatest(m.read_seq, m.delivered_seq) > k.last_seq`,
+    [chats],
+  )
+  return rows.map((row) => `${row.chat_id}: ${row.said}`)
+}
+
+/** The last change of membership up to and including `version`. */
+const standing = (changes: readonly Change[] | undefined, version: number): Change | undefined =>
+  changes?.findLast((change) => change.version <= version)
+
+/** Acknowledged: there, once. Refused: not there. And whoever wrote was a member at that version. */
+export async function checkSends(run: Run, journal: ReadonlyMap<string, Change[]>): Promise<string[]> {
+  const { rows } = await run.world.sql.query<{
+    id: string
+    chat_id: string
+    seq: number
+    version: number
+    sender_id: string
+    client_id: string
+    content: string
+  }>(
+    `SELECT id, chat_id, seq::int, version::int, sender_id, client_id, content FROM messages WHERE chat_id = ANY($1) AND message_type <> 'system'`,
+    [run.chats],
+  )
+  const complaints: string[] = []
+  const bySend = Map.groupBy(rows, (row) => `${row.chat_id} ${row.sender_id} ${row.client_id}`)
+  for (const [key, found] of bySend) if (found.length > 1) complaints.push(`${key} is there ${found.length} times`)
+  for (const row of rows) {
+    if (!standing(journal.get(`${row.chat_id} ${row.sender_id}`), row.version)?.active)
+      complaints.push(`${row.content} at version ${row.version} was written by somebody who was no member then`)
+  }
+  const tries = Map.groupBy(run.sends, (s) => `${s.chatId} ${s.userId} ${s.clientId}`)
+  for (const [key, sends] of tries) {
+    const [row] = bySend.get(key) ?? []
+    const name = `${sends[0]!.content} in ${sends[0]!.chatId}`
+    for (const { message } of sends)
+      if (message && (message.id !== row?.id || message.seq !== row.seq))
+        complaints.push(`${name} was acknowledged as ${message.id} #${message.seq} but is ${JSON.stringify(row)}`)
+    if (row && sends.every((s) => s.result === 'chat_not_found')) complaints.push(`${name} was refused and is there`)
+    for (const sent of sends) complaints.push(...judge(sent, name, journal.get(`${sent.chatId} ${sent.userId}`)))
+  }
+  for (const key of bySend.keys()) if (!tries.has(key)) complaints.push(`${key} was sent by nobody`)
+  return complaints
+}
+
+/** Times of the journal are a little older than the commits that made them true. */
+const slackMs = 250
+
+/** Who was a member all the while is not refused; who was none all the while is, as if there were no such chat. */
+function judge({ from, until, result, chatId }: SendOutcome, name: string, changes: readonly Change[] = []): string[] {
+  if (result === 'lost' || result === 'unavailable') return []
+  const before = changes.findLast((change) => change.at < from - slackMs)
+  if (changes.some((change) => change.at >= from - slackMs && change.at <= until)) return []
+  if (before?.active) return result === 'ok' || deletedChats.has(chatId) ? [] : [`${name}: a member was refused with ${result}`]
+  return result === 'chat_not_found' ? [] : [`${name}: somebody who is no member got ${result}`]
+}
+
+/** Groups that were deleted: who was a member of them may be refused. */
+export const deletedChats = new Set<string>()
+
+/** What one connection was told, in the order in which it was. */
+export function checkHearing(hearing: Hearing, journal: ReadonlyMap<string, Change[]>): string[] {
+  const { device, userId, events, caughtUp } = hearing
+  const complaints: string[] = []
+  const last = new Map<string, { version: number; seq: number }>()
+  let userVersion = -1
+  for (const { event, at } of events) {
+    if ('user_prev' in event) {
+      if (event.user_version <= userVersion) complaints.push(`${device}: user_version ${event.user_version} after ${userVersion}`)
+      userVersion = event.user_version
+    }
+    if (!('prev' in event)) continue
+    const { chat_id, version, prev, type } = event
+    const name = `${device}, ${chat_id}, ${type} ${version} (after ${prev})`
+    const changes = journal.get(`${chat_id} ${userId}`)
+    const now = standing(changes, version)
+    // The leaving itself is heard. What is newer is heard by who is a member again, when this is so.
+    const isLeaving = now !== undefined && !now.active && now.version === version
+    const isBack = changes?.some((c) => c.active && c.version > version && c.at <= at) ?? false
+    if (!now?.active && !isLeaving && !isBack) complaints.push(`${name} was told to somebody who is no member`)
+    const before = last.get(chat_id)
+    if (before && version <= before.version) complaints.push(`${name} came after version ${before.version}`)
+    // What went before was told to this connection, or to its first sync, or came before they joined (again).
+    const known = before?.version ?? caughtUp?.[chat_id] ?? (caughtUp && -1)
+    const joined = changes?.some((c) => c.active && c.version > (known ?? -1) && c.version <= prev) ?? false
+    if (known !== undefined && prev > known && !joined) complaints.push(`${name}: only ${known} had been told`)
+    const seq = type === 'new_message' ? event.message.seq : 0
+    if (before && seq > 0 && seq <= before.seq) complaints.push(`${name}: #${seq} came after #${before.seq}`)
+    last.set(chat_id, { version, seq: Math.max(seq, before?.seq ?? 0) })
+  }
+  return complaints
+}
+
+/** What a user has not read, counted the slow way. */
+export async function countUnread(sql: Pool, userId: string): Promise<Map<string, number>> {
+  const { rows } = await sql.query<{ chat_id: string; n: number }>(
+    `SELECT u.chat_id, (SELECT count(*)::int FROM messages x WHERE x.chat_id = u.chat_id AND x.seq > m.read_seq AND x.seq > u.cleared_seq
+       AND x.sender_id <> u.user_id AND x.message_type <> 'system' AND x.deleted_at IS NULL) AS n
+     FROM user_chats u JOIN chat_members m ON m.chat_id = u.chat_id AND m.user_id = u.user_id
+     WHERE u.user_id = $1 AND u.is_member`,
+    [userId],
+  )
+  return new Map(rows.map((row) => [row.chat_id, row.n]))
+}

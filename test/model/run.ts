@@ -1,0 +1,125 @@
+import { setTimeout as sleep } from 'node:timers/promises'
+import { Disconnected, Refused } from '../client/client.ts'
+import type { Account } from '../support/server.ts'
+import { Device } from './device.ts'
+import { perform } from './perform.ts'
+import { type Action, type Script, seeded } from './script.ts'
+import type { World } from './world.ts'
+
+/** One run: fresh people and chats in a shared world, and what came of every action. */
+
+export interface Outcome {
+  /** `ok`, the code of the refusal, or `lost` where nobody knows. */
+  result: string
+  from: number
+  until: number
+}
+
+export interface SendOutcome extends Outcome {
+  chatId: string
+  userId: string
+  clientId: string
+  content: string
+  message: { id: string; seq: number } | undefined
+}
+
+export interface Person {
+  account: Account
+  devices: Device[]
+}
+
+export interface Run {
+  world: World
+  people: Person[]
+  devices: Device[]
+  chats: string[]
+  /** Those of them that are groups, and direct chats. */
+  groups: string[]
+  dms: string[]
+  sends: SendOutcome[]
+  logouts: { device: string; account: Account; client: Device['client']; wasOpen: boolean }[]
+  log: string[]
+  step: number
+  /** Work put off to a later step. */
+  later: { step: number; work: () => void }[]
+  texts: number
+}
+
+const peopleCount = 4
+
+export async function start(world: World, script: Script): Promise<Run> {
+  world.kind()
+  world.random = seeded(script.seed)
+  const { servers } = world
+  const accounts = await Promise.all(Array.from({ length: peopleCount }, (_, n) => servers.register(`p${n}`)))
+  const people: Person[] = await Promise.all(
+    accounts.map(async (account, n) => {
+      const devices = [new Device(world, `p${n}a`, account)]
+      // Two of them have a second device.
+      if (n < 2) devices.push(new Device(world, `p${n}b`, await servers.login(account, 1)))
+      return { account, devices }
+    }),
+  )
+  const [a, b, c] = accounts as [Account, Account, Account, Account]
+  const dms = [await servers.dm(a, b), await servers.dm(b, c)]
+  const groups = [await servers.group(a, [b, c], 'G0'), await servers.group(b, [accounts[3]!], 'G1')]
+  const chats = [...dms, ...groups]
+  const devices = people.flatMap((person) => person.devices)
+  const run: Run = {
+    world,
+    people,
+    devices,
+    chats,
+    groups,
+    dms,
+    sends: [],
+    logouts: [],
+    log: [],
+    step: 0,
+    later: [],
+    texts: 0,
+  }
+  await Promise.all(devices.map((device, n) => (n === 3 ? undefined : device.connect(n % 2))))
+  return run
+}
+
+/** Nothing takes longer than this, unless it hangs. */
+const longestMs = 12_000
+
+export async function play(run: Run, script: Script): Promise<void> {
+  const running = new Map<Promise<void>, string>()
+  const settle = async () => {
+    const hangs = setTimeout(() => fail(`never answered: ${[...running.values()].join('; ')}`), longestMs)
+    await Promise.race([Promise.all(running.keys()), failed])
+    clearTimeout(hangs)
+  }
+  const { promise: failed, reject } = Promise.withResolvers<never>()
+  failed.catch(() => {})
+  const fail = (why: string) => reject(new Error(why))
+  for (const [n, { actions, settle: waits }] of script.steps.entries()) {
+    run.step = n
+    for (const { work } of run.later.filter((l) => l.step === n)) work()
+    for (const action of actions) {
+      const done = one(run, n, action).finally(() => running.delete(done))
+      running.set(done, JSON.stringify(action))
+    }
+    if (waits || running.size > 8) await settle()
+    else await sleep(2)
+    for (const device of run.devices) device.lookAtTicks()
+  }
+  await settle()
+  run.world.kind()
+  for (const { step, work } of run.later) if (step > run.step) work()
+}
+
+async function one(run: Run, n: number, action: Action): Promise<void> {
+  const { do: what, ...rest } = action
+  const line = `${n}: ${what} ${JSON.stringify(rest)}`
+  try {
+    const answer = await perform(run, action)
+    run.log.push(`${line} -> ${answer}`)
+  } catch (error) {
+    if (error instanceof Refused || error instanceof Disconnected) run.log.push(`${line} -> ${error.message}`)
+    else throw error
+  }
+}

@@ -1,0 +1,120 @@
+import fc from 'fast-check'
+
+/**
+ * What a run does: steps, each a few actions that begin at once. Numbers are places in lists that grow during the run
+ * (users, devices, chats, messages) and are taken modulo their length, so that a shrunk script still means something.
+ */
+
+export interface Place {
+  /** Who acts: a device of all devices. */
+  device: number
+  chat: number
+  /** The instance that a REST call goes to. */
+  at: number
+}
+
+/** Who acts on a group: its owner, so that most changes are allowed, or just anybody. */
+type Actor = { actor: 'owner' | 'anybody' }
+
+export type Action =
+  | ({ do: 'send'; rest: boolean; reply: number | undefined } & Place)
+  /** The same client_id at once from two devices of a user over two instances. */
+  | ({ do: 'send_twice' } & Place)
+  /** A client_id that was used before, by the same user. */
+  | ({ do: 'send_again'; which: number } & Place)
+  | ({ do: 'read' | 'delivered'; rest: boolean; back: number } & Place)
+  | ({ do: 'add'; target: number; fit: boolean } & Actor & Place)
+  | ({ do: 'remove'; target: number; fit: boolean } & Actor & Place)
+  | ({ do: 'role'; target: number; admin: boolean } & Actor & Place)
+  | ({ do: 'transfer'; target: number } & Place)
+  | ({ do: 'rename' } & Actor & Place)
+  | ({ do: 'leave' | 'delete_group' | 'clear_dm' } & Place)
+  | ({ do: 'create_group'; members: number } & Place)
+  | ({ do: 'settings'; archived?: boolean | undefined; pinned?: boolean | undefined; muted?: boolean | undefined } & Place)
+  | { do: 'connect' | 'logout'; device: number; at: number }
+  | { do: 'disconnect'; device: number }
+  | { do: 'sync'; device: number; limit: number }
+  /** The answer is applied so many steps later. */
+  | ({ do: 'history'; before: number; delay: number } & Place)
+  | { do: 'fault'; kind: Fault; at: number }
+  | { do: 'pause'; ms: number }
+
+export const faults = [
+  'unkind',
+  'kind',
+  'outage',
+  'restore',
+  'disconnect_bus',
+  'reconnect_bus',
+  'lose_tell',
+  'ambiguous_insert',
+  'failed_insert',
+  'ambiguous_transaction',
+  'slow',
+] as const
+export type Fault = (typeof faults)[number]
+
+export interface Step {
+  actions: Action[]
+  /** Waits for all that is under way, before the next step begins. */
+  settle: boolean
+}
+
+export interface Script {
+  seed: number
+  steps: Step[]
+}
+
+const n = fc.nat(999)
+const at = fc.nat(1)
+const place = { device: n, chat: n, at }
+const actor = { actor: fc.constantFrom('owner', 'owner', 'anybody') }
+const maybe = fc.option(fc.boolean(), { nil: undefined })
+const rec = <T extends Action['do'], S extends object>(what: T, shape: S) => fc.record({ do: fc.constant(what), ...shape })
+
+const action = fc.oneof(
+  { weight: 22, arbitrary: rec('send', { ...place, rest: fc.boolean(), reply: fc.option(n, { nil: undefined, freq: 3 }) }) },
+  { weight: 4, arbitrary: rec('send_twice', place) },
+  { weight: 3, arbitrary: rec('send_again', { ...place, which: n }) },
+  { weight: 7, arbitrary: rec('read', { ...place, rest: fc.boolean(), back: fc.integer({ min: -3, max: 6 }) }) },
+  { weight: 6, arbitrary: rec('delivered', { ...place, rest: fc.constant(false), back: fc.integer({ min: -3, max: 6 }) }) },
+  { weight: 7, arbitrary: rec('add', { ...place, ...actor, target: n, fit: fc.constantFrom(true, true, false) }) },
+  { weight: 6, arbitrary: rec('remove', { ...place, ...actor, target: n, fit: fc.constantFrom(true, true, false) }) },
+  { weight: 3, arbitrary: rec('role', { ...place, ...actor, target: n, admin: fc.boolean() }) },
+  { weight: 1, arbitrary: rec('transfer', { ...place, target: n }) },
+  { weight: 3, arbitrary: rec('rename', { ...place, ...actor }) },
+  { weight: 3, arbitrary: rec('leave', place) },
+  { weight: 1, arbitrary: rec('delete_group', place) },
+  { weight: 1, arbitrary: rec('clear_dm', place) },
+  { weight: 2, arbitrary: rec('create_group', { ...place, members: n }) },
+  { weight: 5, arbitrary: rec('settings', { ...place, archived: maybe, pinned: maybe, muted: maybe }) },
+  { weight: 7, arbitrary: rec('connect', { device: n, at }) },
+  { weight: 5, arbitrary: rec('disconnect', { device: n }) },
+  { weight: 2, arbitrary: rec('logout', { device: n, at }) },
+  { weight: 4, arbitrary: rec('sync', { device: n, limit: fc.integer({ min: 1, max: 4 }) }) },
+  { weight: 4, arbitrary: rec('history', { ...place, before: n, delay: fc.nat(6) }) },
+  { weight: 10, arbitrary: rec('fault', { kind: fc.constantFrom(...faults), at }) },
+  { weight: 5, arbitrary: rec('pause', { ms: fc.nat(80) }) },
+) as fc.Arbitrary<Action>
+
+const step: fc.Arbitrary<Step> = fc.record({
+  actions: fc.array(action, { minLength: 1, maxLength: 4 }),
+  settle: fc.boolean(),
+})
+
+/** Long enough for faults to meet, short enough for some dozens of runs a minute. */
+export const script: fc.Arbitrary<Script> = fc.record({
+  seed: fc.nat(),
+  steps: fc.array(step, { minLength: 12, maxLength: 26, size: 'max' }),
+})
+
+/** The same numbers for the same seed. */
+export function seeded(seed: number): () => number {
+  let state = seed >>> 0
+  return () => {
+    state = (state + 0x6d2b79f5) >>> 0
+    let t = Math.imul(state ^ (state >>> 15), 1 | state)
+    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t
+    return ((t ^ (t >>> 14)) >>> 0) / 4_294_967_296
+  }
+}
