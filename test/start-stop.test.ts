@@ -97,11 +97,15 @@ test('silent and stubborn connections do not keep it from stopping', async () =>
   await Promise.all([waiting.opened, signedIn.type('ready'), deaf.type('ready')])
   // Hears no close, and answers none.
   deaf.socket.pause()
+  // Being let in just now.
+  const arriving = Array.from({ length: 20 }, () => new Wire(server.url, `/ws?token=${token}`))
+  await arriving[0]!.opened
   const begun = Date.now()
   server.kill('SIGTERM')
   // A second signal changes nothing.
   server.kill('SIGTERM')
   expect(await Promise.all([waiting.closed(), signedIn.closed()])).toEqual([4011, 4011])
+  for (const wire of arriving) expect([4011, 1006]).toContain(await wire.closed())
   expect(await server.exited).toBe(0)
   expect(Date.now() - begun).toBeLessThan(10_000)
   expect(isAlive(database)).toBe(false)

@@ -86,6 +86,11 @@ export class Connection implements Peer {
     return this.state === 'closed'
   }
 
+  /** Closed, or about to be: it is not opened any more. */
+  get isEnding(): boolean {
+    return this.state === 'closed' || this.state === 'draining'
+  }
+
   /** An event from the hub. Before `ready` it is dropped: `sync` comes after `ready` and has it. */
   send(frame: Buffer): void {
     if (this.state === 'open' || this.state === 'draining') this.#push(frame)

@@ -107,13 +107,13 @@ export async function registerGateway(app: FastifyInstance, options: GatewayOpti
       else connection.close(refusal.code === 'token_expired' ? 'token_expired' : 'unauthorized')
       return
     }
-    if (connection.isClosed) return
+    if (connection.isEnding) return
     signIn(connection, identity)
     try {
       const chatIds = await hub.join(connection)
       // The session may have ended while nobody could tell this connection.
       if (!(await isLive(identity.session_id))) return connection.close('unauthorized')
-      if (connection.isClosed) return
+      if (connection.isEnding) return
       connection.state = 'open'
       connection.sendText(
         frame({

@@ -49,6 +49,8 @@ export class Client {
   readonly #outbox = new Map<string, { command: Record<string, unknown>; asked: Asked }>()
   #syncing: Promise<void> | undefined
   #wanted = false
+  /** The next try to connect is due: one, however many things went wrong. */
+  #returning = false
 
   constructor(options: ClientOptions) {
     this.#options = options
@@ -63,13 +65,16 @@ export class Client {
   async connect(): Promise<this> {
     this.#wanted = true
     const token = await this.#options.token()
+    // The one before may still be closing: nothing is answered on it any more.
+    this.#socket?.close()
+    this.#giveUp('connected anew')
     const socket = new WebSocket(`${this.#options.url.replace(/^http/, 'ws')}/ws?token=${encodeURIComponent(token)}`)
     this.#socket = socket
     const { promise: ready, resolve, reject } = Promise.withResolvers<void>()
     socket.addEventListener('message', ({ data }) => {
       const frame = JSON.parse(String(data)) as ServerFrame
       if (frame.type === 'ready') resolve()
-      this.#heard(frame)
+      if (socket === this.#socket) this.#heard(frame)
     })
     socket.addEventListener('error', () => reject(new Disconnected('the connection failed')))
     socket.addEventListener('close', ({ code }) => {
@@ -84,14 +89,27 @@ export class Client {
     return this
   }
 
-  #lost(code: number): void {
-    this.#socket = undefined
-    for (const { reject } of this.#asked.values()) reject(new Disconnected(`closed with ${code}`))
+  #giveUp(why: string): void {
+    for (const { reject } of this.#asked.values()) reject(new Disconnected(why))
     this.#asked.clear()
+  }
+
+  #lost(code: number): void {
+    // One that could not catch up is of no use, though it may be open.
+    this.#socket?.close()
+    this.#socket = undefined
+    this.#giveUp(`closed with ${code}`)
     const comesBack = this.#wanted && this.#options.reconnect === true && code !== 4001
-    if (!comesBack) return
+    if (!comesBack || this.#returning) return
+    this.#returning = true
     // Everybody was cut off at the same moment: spread the return.
-    setTimeout(() => this.#wanted && void this.connect().catch(() => this.#lost(1006)), 50 + Math.random() * 200)
+    setTimeout(
+      () => {
+        this.#returning = false
+        if (this.#wanted) this.connect().catch(() => this.#lost(1006))
+      },
+      50 + Math.random() * 200,
+    )
   }
 
   #heard(frame: ServerFrame): void {

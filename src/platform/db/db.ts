@@ -80,6 +80,9 @@ export function openDb({ connection, poolSize, onError }: DbOptions): Db {
     application_name: 'parley',
   })
   pool.on('error', onError)
+  // A connection may end in the same breath as it is handed over, before its new holder listens: an `error` that nobody
+  // hears would end the process. The holder's next statement fails, which says enough.
+  pool.on('connect', (client) => client.on('error', () => {}))
   const direct = runner(pool)
 
   async function within<T>(begin: string, work: (tx: Queryable) => Promise<T>): Promise<T> {
