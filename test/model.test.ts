@@ -12,7 +12,7 @@ import { createWorld, type World } from './model/world.ts'
  * More by hand: `MODEL_RUNS=500 MODEL_SEED=1 npx vitest run test/model.test.ts`.
  */
 
-const numRuns = Number(process.env.MODEL_RUNS ?? 18)
+const numRuns = Number(process.env.MODEL_RUNS ?? 50)
 const seed = Number(process.env.MODEL_SEED ?? Date.now() % 1_000_000_000)
 
 let world: World

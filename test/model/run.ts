@@ -30,6 +30,7 @@ export interface Person {
 
 export interface Run {
   world: World
+  lossy: boolean
   people: Person[]
   devices: Device[]
   chats: string[]
@@ -67,6 +68,7 @@ export async function start(world: World, script: Script): Promise<Run> {
   const devices = people.flatMap((person) => person.devices)
   const run: Run = {
     world,
+    lossy: script.lossy,
     people,
     devices,
     chats,

@@ -52,6 +52,8 @@ export const faults = [
   'ambiguous_transaction',
   'slow',
 ] as const
+/** With these, news may get lost. */
+export const losses: ReadonlySet<Fault> = new Set<Fault>(['outage', 'disconnect_bus', 'lose_tell', 'ambiguous_transaction'])
 export type Fault = (typeof faults)[number]
 
 export interface Step {
@@ -62,6 +64,8 @@ export interface Step {
 
 export interface Script {
   seed: number
+  /** Whether news may get lost. Where they may not, everybody is told without anything having to be found again. */
+  lossy: boolean
   steps: Step[]
 }
 
@@ -105,6 +109,7 @@ const step: fc.Arbitrary<Step> = fc.record({
 /** Long enough for faults to meet, short enough for some dozens of runs a minute. */
 export const script: fc.Arbitrary<Script> = fc.record({
   seed: fc.nat(),
+  lossy: fc.constantFrom(true, true, false),
   steps: fc.array(step, { minLength: 12, maxLength: 26, size: 'max' }),
 })
 

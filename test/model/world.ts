@@ -1,5 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import pg from 'pg'
+import type { Bus } from '../../src/platform/bus/bus.ts'
 import { createMemoryBus, createMemoryExchange, type MemoryExchange } from '../../src/platform/bus/memory.ts'
 import type { Db, Queryable, Sql } from '../../src/platform/db/db.ts'
 import { createMemoryLimits } from '../../src/platform/limits/memory.ts'
@@ -21,7 +22,7 @@ export interface Mishaps {
   /** The connection is lost before the batch. */
   failedInsert: number
   ambiguousTransaction: number
-  /** Answers of the database come late, and statements of one snapshot are far apart. */
+  /** Subscriptions take long; answers of the database come late, and statements of one snapshot are far apart. */
   slow: boolean
 }
 
@@ -34,7 +35,7 @@ export interface World {
   sql: pg.Pool
   random: () => number
   kind(): void
-  unkind(): void
+  unkind(lossy: boolean): void
   /** The bus goes and comes back: every instance has to find what it missed. */
   gap(): void
   close(): Promise<void>
@@ -67,8 +68,8 @@ export async function createWorld(): Promise<World> {
       for (const mine of mishaps) Object.assign(mine, none())
       exchange.restore()
     },
-    unkind() {
-      exchange.unkind = { random: () => world.random(), drop: 0.25, double: 0.2, reorder: 0.3, delayMs: 25 }
+    unkind(lossy) {
+      exchange.unkind = { random: () => world.random(), drop: lossy ? 0.25 : 0, double: 0.2, reorder: 0.3, delayMs: 25 }
     },
     gap() {
       exchange.outage()
@@ -82,6 +83,7 @@ export async function createWorld(): Promise<World> {
     },
   }
   for (const [n, { context, server }] of servers.instances.entries()) {
+    slowBus(buses[n]!, mishaps[n]!, () => world.random())
     breakDb(context.db, mishaps[n]!, () => world.random())
     const { hub: told } = server
     const tell = told.tell.bind(told)
@@ -94,6 +96,20 @@ export async function createWorld(): Promise<World> {
     }
   }
   return world
+}
+
+/** Subscribing takes its time, in order. */
+function slowBus(bus: Bus, mishaps: Mishaps, random: () => number): void {
+  const { subscribe, unsubscribe } = { subscribe: bus.subscribe, unsubscribe: bus.unsubscribe }
+  let before: Promise<unknown> = Promise.resolve()
+  bus.subscribe = (channels) => {
+    const turn = before.then(() => (mishaps.slow ? sleep(random() * 30) : undefined))
+    before = turn
+    return turn.then(() => subscribe(channels))
+  }
+  bus.unsubscribe = (channels) => {
+    before = before.then(() => unsubscribe(channels))
+  }
 }
 
 const lost = () => Object.assign(new Error('the connection was lost (by the test)'), { code: '08006' })
