@@ -70,11 +70,14 @@ export async function openContext({ config, overrides = {}, onFatal }: ContextOp
     )
     metrics.watchDb(db)
     const redis = config.redisUrl === undefined ? undefined : { url: config.redisUrl, prefix: config.redisPrefix, log }
-    const bus = overrides.bus ?? opened(redis ? await createRedisBus(redis) : createMemoryBus())
-    metrics.watchBus(bus)
     const onFallback = () => metrics.limitFallbacks.inc()
-    const limits = overrides.limits ?? opened(redis ? await createRedisLimits({ ...redis, onFallback }) : createMemoryLimits())
-    const presence = overrides.presence ?? opened(redis ? await createRedisPresence(redis) : createMemoryPresence())
+    // Each waits a while for a Redis that is away: together, not one after the other.
+    const [bus, limits, presence] = await Promise.all([
+      overrides.bus ?? (redis ? createRedisBus(redis).then(opened) : opened(createMemoryBus())),
+      overrides.limits ?? (redis ? createRedisLimits({ ...redis, onFallback }).then(opened) : opened(createMemoryLimits())),
+      overrides.presence ?? (redis ? createRedisPresence(redis).then(opened) : opened(createMemoryPresence())),
+    ])
+    metrics.watchBus(bus)
     const jwt = await readKeys(config)
     return { config, log, metrics, instanceId: randomUUID(), db, bus, limits, presence, jwt, close }
   } catch (error) {

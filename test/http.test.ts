@@ -1,15 +1,14 @@
 import type { AddressInfo } from 'node:net'
 import { connect } from 'node:net'
-import { afterAll, beforeAll, expect, test, vi } from 'vitest'
+import { afterAll, beforeAll, expect, test } from 'vitest'
 import { z } from 'zod'
-import { databaseCheck } from '../src/modules/health/checks.ts'
 import { AppError } from '../src/platform/errors.ts'
-import { answers, Done, ErrorAnswer } from '../src/platform/http/answers.ts'
+import { answers, Done } from '../src/platform/http/answers.ts'
 import { addressKey } from '../src/platform/limits/take.ts'
 import { withoutSecrets } from '../src/platform/log.ts'
 import { errorCodes } from '../src/protocol/errors.ts'
 import { content, counter, label, queryInt, uuid } from '../src/protocol/primitives.ts'
-import { type Answer, type Body, type Harness, startHarness } from './support/harness-auth.ts'
+import { type Body, type Harness, refused, startHarness } from './support/harness-auth.ts'
 
 const Thing = z.strictObject({
   name: label(10),
@@ -59,15 +58,6 @@ beforeAll(async () => {
   token = (await h.person('somebody')).token
 })
 afterAll(() => h.stop())
-
-/** Every refusal has the one form, and the id of its request. */
-function refused(answer: Answer, status: number, code: string): Body {
-  expect([answer.statusCode, answer.json().code], answer.payload).toEqual([status, code])
-  expect(answer.headers['content-type']).toBe('application/json; charset=utf-8')
-  const body = ErrorAnswer.strict().parse(answer.json())
-  expect(body.request_id).toBe(answer.headers['x-request-id'])
-  return body
-}
 
 const post = (payload: string | Buffer | object, headers: Record<string, string> = { 'content-type': 'application/json' }) =>
   h.app.inject({ method: 'POST', url: '/api/v1/things', payload, headers })
@@ -299,62 +289,6 @@ test('addresses of one IPv6 network are one, mapped IPv4 is IPv4', () => {
   expect(addressKey('2001:db8:0:2::')).not.toBe(network)
   expect(addressKey('::1')).toBe('0:0:0:0::/64')
   expect(addressKey('64:ff9b::10.0.0.1')).toBe('64:ff9b:0:0::/64')
-})
-
-test('health says what it stands on, and many probes ask the database once', async () => {
-  const answer = await h.app.inject('/health')
-  expect(answer.statusCode).toBe(200)
-  expect(answer.headers['cache-control']).toBe('no-store')
-  expect(answer.json()).toEqual({
-    status: 'ok',
-    timestamp: expect.closeTo(Date.now() / 1000, -1),
-    service: 'messenger-api',
-    version: '0.0.0-test',
-    uptime: expect.any(Number),
-    services: { database: 'connected', redis: 'in-process', websocket: 'running' },
-  })
-  expect((await h.app.inject({ method: 'HEAD', url: '/health' })).statusCode).toBe(200)
-  expect((await h.app.inject('/health/live')).json()).toEqual({ status: 'ok' })
-})
-
-test('a database that hangs is answered for within 2 s, by one question; one that fails at once', async () => {
-  vi.useFakeTimers()
-  let settle: (() => void)[] = []
-  const query = vi.fn(() => new Promise<never[]>((resolve) => settle.push(() => resolve([]))))
-  const check = databaseCheck({ query })
-  const probes = Promise.all(Array.from({ length: 50 }, check))
-  await vi.advanceTimersByTimeAsync(2_000)
-  expect(await probes).toEqual(Array(50).fill(false))
-  const later = check()
-  expect(query).toHaveBeenCalledTimes(1)
-  for (const done of settle.splice(0)) done()
-  expect(await later).toBe(true)
-  expect(await check()).toBe(true)
-  expect(query).toHaveBeenCalledTimes(1)
-  await vi.advanceTimersByTimeAsync(1_000)
-  settle = []
-  query.mockRejectedValueOnce(new Error('gone'))
-  expect(await check()).toBe(false)
-  vi.useRealTimers()
-})
-
-test('metrics: from this machine alone, never through a proxy, without a token', async () => {
-  const scrape = (harness: Harness, headers: Record<string, string> = {}, remoteAddress = '127.0.0.1') =>
-    harness.app.inject({ url: '/metrics', headers, remoteAddress })
-  const text = (await scrape(h)).payload
-  expect(text).toMatch(/parley_http_request_seconds_count\{method="POST",route="\/api\/v1\/things",status="400"\} \d+/)
-  expect(text).toContain('nodejs_eventloop_lag_seconds')
-  expect((await scrape(h, {}, '::1')).statusCode).toBe(200)
-  refused(await scrape(h, {}, '10.0.0.1'), 404, 'not_found')
-  for (const name of ['x-forwarded-for', 'x-forwarded-proto', 'forwarded', 'via', 'x-real-ip']) {
-    refused(await scrape(h, { [name]: '127.0.0.1' }), 404, 'not_found')
-  }
-
-  const guarded = await startHarness({ metricsToken: 'scrape me!' })
-  refused(await scrape(guarded), 401, 'unauthorized')
-  refused(await scrape(guarded, { authorization: 'Bearer wrong' }), 401, 'invalid_token')
-  expect((await scrape(guarded, { authorization: 'Bearer scrape' }, '10.0.0.1')).statusCode).toBe(401)
-  await guarded.stop()
 })
 
 test('other origins may call only where they are named', async () => {

@@ -1,5 +1,6 @@
 import { Writable } from 'node:stream'
 import type { LightMyRequestResponse } from 'fastify'
+import { expect } from 'vitest'
 import {
   type AuthDeps,
   authRoutes,
@@ -15,6 +16,7 @@ import { createMemoryBus } from '../../src/platform/bus/memory.ts'
 import { type ControlNews, createControl } from '../../src/platform/control.ts'
 import { openDb } from '../../src/platform/db/db.ts'
 import { migrate } from '../../src/platform/db/migrate.ts'
+import { ErrorAnswer } from '../../src/platform/http/answers.ts'
 import { createHttpServer } from '../../src/platform/http/server.ts'
 import type { App } from '../../src/platform/http/types.ts'
 import { createMemoryLimits } from '../../src/platform/limits/memory.ts'
@@ -165,4 +167,13 @@ export async function startHarness(options: HarnessOptions = {}) {
   }
 
   return { app, db, bus, control, news, lines, authenticator, keys, told, users, metrics, call, person, stop }
+}
+
+/** Every refusal has the one form, and the id of its request. */
+export function refused(answer: Answer, status: number, code: string): Body {
+  expect([answer.statusCode, answer.json().code], answer.payload).toEqual([status, code])
+  expect(answer.headers['content-type']).toBe('application/json; charset=utf-8')
+  const body = ErrorAnswer.strict().parse(answer.json())
+  expect(body.request_id).toBe(answer.headers['x-request-id'])
+  return body
 }
