@@ -46,6 +46,7 @@ export const idle: Scenario = {
     const holdSeconds = seconds ?? 60
     await sleep(holdSeconds * 1_000)
     const after = memory()
+    const heap = await heapOf(server)
     const whileIdle = holding()
     const { open, closes } = await generator.ask('state', null)
     const each_ = (bytes: number) => (bytes - before) / (sockets - 100) / 1_024
@@ -67,10 +68,26 @@ export const idle: Scenario = {
         ...shareCells({ shares: whileIdle }),
       },
     ])
-    report.note(`Memory before: ${megabytes(before)}, with 100 sockets. Closed meanwhile: ${JSON.stringify(closes)}.`)
+    const parts = heap
+      ? ` JavaScript heap at the end: ${megabytes(heap.used)} in use of ${megabytes(heap.total)}; outside of it: ${megabytes(heap.external)}.`
+      : ''
+    report.note(`Memory before: ${megabytes(before)}, with 100 sockets.${parts} Closed meanwhile: ${JSON.stringify(closes)}.`)
     report.verdict(`held ${holdSeconds} s`, `${open.toLocaleString('en')} sockets`, 'all 12,500', open === sockets)
     if (pid !== undefined) report.verdict('memory', `${each_(after).toFixed(1)} KB per connection`, '≤ 14 KB', each_(after) <= 14)
     await generator.stop()
     await stack.close()
   },
+}
+
+/** Undefined where /metrics is not ours to read. */
+async function heapOf(server: string): Promise<{ used: number; total: number; external: number } | undefined> {
+  const response = await fetch(`${server}/metrics`)
+  if (!response.ok) return undefined
+  const text = await response.text()
+  const value = (name: string) => Number(new RegExp(`^${name} (\\S+)`, 'm').exec(text)?.[1] ?? Number.NaN)
+  return {
+    used: value('nodejs_heap_size_used_bytes'),
+    total: value('nodejs_heap_size_total_bytes'),
+    external: value('nodejs_external_memory_bytes'),
+  }
 }
