@@ -37,6 +37,8 @@ export class ChatState {
   /** Every message after this one is held; what is older comes in pages of history. */
   readonly heldFrom: number
   readonly members = new Map<string, Member>()
+  /** Who left, and in which version: an answer that is older must not bring them back. */
+  readonly #left = new Map<string, number>()
   /** Also of those who left: cursors only grow, so what was once heard stays true. */
   readonly cursors = new Map<string, Pick<Cursor, 'read_seq' | 'delivered_seq'>>()
   /** By seq; holes are legal before `heldFrom`. */
@@ -82,7 +84,7 @@ export class ChatState {
         this.#member(event.member)
         return
       case 'member_left':
-        this.members.delete(event.user_id)
+        this.#leave(event.user_id, event.version)
         return
       case 'chat_updated':
         this.#chat = event.chat
@@ -98,7 +100,7 @@ export class ChatState {
     for (const message of entry.messages) this.#message(message)
     for (const member of entry.members) {
       if (member.left_at === null) this.#member(member)
-      else if (member.version > (this.members.get(member.user_id)?.version ?? 0)) this.members.delete(member.user_id)
+      else this.#leave(member.user_id, member.version)
     }
     for (const { user_id, read_seq, delivered_seq } of entry.cursors) this.moved(user_id, read_seq, delivered_seq)
     this.lastSeq = Math.max(this.lastSeq, chat.last_seq)
@@ -152,9 +154,19 @@ export class ChatState {
     if (!known || message.version > known.version) this.messages.set(message.seq, message)
   }
 
+  /** The version of what is known of this person's membership. */
+  #memberVersion(userId: string): number {
+    return Math.max(this.members.get(userId)?.version ?? 0, this.#left.get(userId) ?? 0)
+  }
+
   #member(member: Member): void {
-    const known = this.members.get(member.user_id)
-    if (!known || member.version > known.version) this.members.set(member.user_id, member)
+    if (member.version > this.#memberVersion(member.user_id)) this.members.set(member.user_id, member)
+  }
+
+  #leave(userId: string, version: number): void {
+    if (version <= this.#memberVersion(userId)) return
+    this.members.delete(userId)
+    this.#left.set(userId, version)
   }
 
   /** Counted where every message after the read cursor is here, else from the server's last count on. */
