@@ -110,8 +110,24 @@ export async function play(run: Run, script: Script): Promise<void> {
     for (const device of run.devices) device.lookAtTicks()
   }
   await settle()
+  if (script.rush) await rush(run)
   run.world.kind()
   for (const { step, work } of run.later) if (step > run.step) work()
+}
+
+async function rush(run: Run): Promise<void> {
+  const { devices, chats, world } = run
+  for (const mine of world.mishaps) mine.slow = true
+  for (const device of devices) device.disconnect()
+  await sleep(5)
+  const place = (n: number) => ({ device: Math.floor(world.random() * 1_000), chat: n, at: n % 2 })
+  const talk = chats
+    .flatMap((_, n) => [n, n + chats.length])
+    .map(async (n) => {
+      await sleep(world.random() * 60)
+      await one(run, run.step, { do: 'send', rest: true, reply: undefined, ...place(n) })
+    })
+  await Promise.all([...talk, ...devices.map((device) => device.connect(Math.floor(world.random() * 2)))])
 }
 
 async function one(run: Run, n: number, action: Action): Promise<void> {

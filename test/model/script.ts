@@ -66,6 +66,8 @@ export interface Script {
   seed: number
   /** Whether news may get lost. Where they may not, everybody is told without anything having to be found again. */
   lossy: boolean
+  /** Everybody comes back at once while all talk, and then it is quiet: nothing later shows what was missed. */
+  rush: boolean
   steps: Step[]
 }
 
@@ -110,6 +112,7 @@ const step: fc.Arbitrary<Step> = fc.record({
 export const script: fc.Arbitrary<Script> = fc.record({
   seed: fc.nat(),
   lossy: fc.constantFrom(true, true, false),
+  rush: fc.boolean(),
   steps: fc.array(step, { minLength: 12, maxLength: 26, size: 'max' }),
 })
 
