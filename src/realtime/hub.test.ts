@@ -2,7 +2,7 @@ import { afterEach, describe, expect, test, vi } from 'vitest'
 import { createMemoryBus, createMemoryExchange } from '../platform/bus/memory.ts'
 import type { Stamped } from '../platform/news.ts'
 import { Hub } from './hub.ts'
-import type { Peer } from './local.ts'
+import type { Peer, Sources } from './local.ts'
 
 const closers: (() => void)[] = []
 afterEach(() => {
@@ -17,15 +17,16 @@ function stored() {
 function instance(db: ReturnType<typeof stored>, exchange = createMemoryExchange()) {
   const bus = createMemoryBus(exchange, { subscribeTimeoutMs: 50 })
   const heard: string[] = []
-  const errors: unknown[] = []
+  const fromDb: Sources['memberships'] = async (ids) => {
+    const chats = db.isMember ? [{ chat_id: 'c', version: db.version }] : []
+    return new Map(ids.map((id) => [id, { user_version: db.userVersion, chats }]))
+  }
+  const memberships = { read: fromDb, stored: fromDb }
   const hub: Hub = new Hub({
     bus,
     instanceId: crypto.randomUUID(),
     sources: {
-      memberships: async (ids) => {
-        const chats = db.isMember ? [{ chat_id: 'c', version: db.version }] : []
-        return new Map(ids.map((id) => [id, { user_version: db.userVersion, chats }]))
-      },
+      memberships: (ids) => memberships.read(ids),
       versions: async (chats, users) => ({
         chats: new Map(chats.map((id) => [id, db.version])),
         users: new Map(users.map((id) => [id, db.userVersion])),
@@ -39,7 +40,7 @@ function instance(db: ReturnType<typeof stored>, exchange = createMemoryExchange
       chatAdded: async () => (db.isMember ? { frame: `added at ${db.version}`, version: db.version } : undefined),
     },
     onPresence: () => {},
-    onError: (error) => errors.push(error),
+    onError: (error) => heard.push(String(error)),
   })
   bus.onMessage((channel, payload) => hub.receive(channel, payload))
   bus.onGap(() => void hub.sweep(true))
@@ -54,7 +55,7 @@ function instance(db: ReturnType<typeof stored>, exchange = createMemoryExchange
     send: (frame) => heard.push(frame.subarray(2).toString()),
     fail: () => heard.push('failed'),
   }
-  return { hub, bus, exchange, heard, errors, peer }
+  return { hub, heard, peer, memberships }
 }
 
 const event = (version: number, effect?: Stamped['effect']): Stamped => ({
@@ -129,6 +130,35 @@ describe('who comes', () => {
     expect(hub.size).toEqual({ users: 0, chats: 0 })
     expect(heard).toEqual([])
   })
+})
+
+test('a list of members that is older than somebody’s leaving is read again', async () => {
+  const db = stored()
+  const { hub, heard, peer, memberships } = instance(db)
+  const old = new Map([['u', { user_version: 1, chats: [{ chat_id: 'c', version: 1 }] }]])
+  let asked = 0
+  memberships.read = async (ids) => {
+    asked += 1
+    if (asked !== 2) return memberships.stored(ids)
+    // Read, and on its way while they are removed.
+    db.isMember = false
+    db.userVersion = 2
+    commit(db, hub, event(2, { left: 'u' }))
+    return old
+  }
+  expect(await hub.join(peer)).toEqual([])
+  commit(db, hub, event(3))
+  expect(heard).toEqual([])
+  expect(hub.hears('u', 'c')).toBe(false)
+})
+
+test('a quiet stream’s hole is found by the sweep that goes round', async () => {
+  const db = stored()
+  const { hub, heard, peer } = instance(db)
+  await hub.join(peer)
+  commit(db, undefined, event(2))
+  await hub.sweep(false)
+  await vi.waitFor(() => expect(heard).toEqual(['2']))
 })
 
 describe('a bus that was away', () => {

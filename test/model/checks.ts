@@ -109,7 +109,10 @@ export function checkHearing(hearing: Hearing, journal: ReadonlyMap<string, Chan
   const complaints: string[] = []
   const last = new Map<string, { version: number; seq: number }>()
   let userVersion = -1
+  let ended = false
   for (const { event, at } of events) {
+    if (ended) complaints.push(`${device}: ${event.type} came after its session had ended`)
+    ended ||= event.type === 'session_ended'
     if ('user_prev' in event) {
       if (event.user_version <= userVersion) complaints.push(`${device}: user_version ${event.user_version} after ${userVersion}`)
       userVersion = event.user_version

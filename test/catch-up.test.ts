@@ -1,0 +1,93 @@
+import { afterAll, beforeAll, expect, test, vi } from 'vitest'
+import { stamps } from './support/check.ts'
+import { startServers, type TestServers } from './support/server.ts'
+
+let servers: TestServers
+beforeAll(async () => {
+  servers = await startServers()
+})
+afterAll(() => servers.close())
+
+/** What `work` changes is committed and never told, as by a process that dies in between. */
+async function untold(work: () => Promise<unknown>): Promise<void> {
+  const { hub } = servers.instances[0]!.server
+  const { tell } = hub
+  hub.tell = () => {}
+  await work()
+  hub.tell = tell
+}
+
+const role = (as: Awaited<ReturnType<TestServers['register']>>, chat: string, member: string, to: 'admin' | 'member') =>
+  servers.call('PATCH', `/chats/${chat}/members/${member}`, { as, body: { role: to } })
+
+test('what was never told is read in one go, each event following on from the one before', async () => {
+  const [anna, ben] = [await servers.register('anna'), await servers.register('ben')]
+  const chat = await servers.group(anna, [ben])
+  const client = await servers.connect(ben)
+  const before = client.state.chats.get(chat)!.version
+  await untold(async () => {
+    // The same row twice: the first of these versions is told by nobody any more.
+    await role(anna, chat, ben.id, 'admin')
+    await servers.call('POST', '/messages', { as: anna, body: { chat_id: chat, content: 'one' } })
+    await role(anna, chat, ben.id, 'member')
+  })
+  await servers.call('POST', '/messages', { as: anna, body: { chat_id: chat, content: 'two' } })
+  await client.waitFor('new_message', (e) => e.message.content === 'two')
+  let known = before
+  for (const [version, prev] of stamps(client, chat)) {
+    expect([prev, version > known]).toEqual([known, true])
+    known = version
+  }
+  client.close()
+})
+
+test('ticks are there for whoever comes back, though nothing but cursors has moved', async () => {
+  const [anna, ben] = [await servers.register('anna'), await servers.register('ben')]
+  const chat = await servers.dm(anna, ben)
+  const client = await servers.connect(anna)
+  await client.send(chat, 'hello')
+  client.close()
+  await client.waitForClose()
+  await servers.call('POST', `/chats/${chat}/read`, { as: ben, body: {} })
+  expect(client.state.status(chat, 1)).toBe('sent')
+  await client.connect()
+  expect(client.state.status(chat, 1)).toBe('read')
+  client.close()
+})
+
+test('somebody who joined and became an admin unheard counts for the ticks of what came after they joined', async () => {
+  const [anna, ben, carl] = [await servers.register('anna'), await servers.register('ben'), await servers.register('carl')]
+  const chat = await servers.group(anna, [ben])
+  const client = await servers.connect(anna)
+  await untold(() => servers.call('POST', `/chats/${chat}/members`, { as: anna, body: { user_ids: [carl.id] } }))
+  let seq = 0
+  await untold(async () => {
+    const { body } = await servers.call<{ seq: number }>('POST', '/messages', {
+      as: anna,
+      body: { chat_id: chat, content: 'all' },
+    })
+    seq = body.seq
+    await role(anna, chat, carl.id, 'admin')
+  })
+  await servers.call('POST', `/chats/${chat}/read`, { as: ben, body: {} })
+  await servers.instances[0]!.server.hub.sweep(true)
+  await vi.waitFor(() => expect(client.state.chats.get(chat)?.members.get(carl.id)?.role).toBe('admin'), 5_000)
+  await client.sync()
+  expect(client.state.status(chat, seq)).toBe('sent')
+  await servers.call('POST', `/chats/${chat}/read`, { as: carl, body: {} })
+  await vi.waitFor(() => expect(client.state.status(chat, seq)).toBe('read'), 5_000)
+  client.close()
+})
+
+test('a chat taken out of the archive by a message is out of it on a live device, too', async () => {
+  const [anna, ben] = [await servers.register('anna'), await servers.register('ben')]
+  const chat = await servers.dm(anna, ben)
+  const client = await servers.connect(anna)
+  await servers.call('PATCH', `/chats/${chat}/settings`, { as: anna, body: { archived: true } })
+  await client.waitFor('my_updated', (e) => e.my.archived)
+  expect(client.state.chats.get(chat)?.my.archived).toBe(true)
+  await servers.call('POST', '/messages', { as: ben, body: { chat_id: chat, content: 'hello' } })
+  await client.waitFor('new_message')
+  expect(client.state.chats.get(chat)?.my.archived).toBe(false)
+  client.close()
+})
