@@ -28,6 +28,8 @@ async function kept(onFinish: OnFinish, making: Promise<PresenceStore>) {
   return store
 }
 const until = (check: () => unknown, timeout = 5_000) => vi.waitFor(check, { timeout, interval: 20 })
+/** Presence is best effort: a busy machine may hold a command up, and it is mended by the next poll. */
+const soon = <T>(look: () => Promise<T>) => expect.poll(look, { timeout: 10_000, interval: 20 })
 const who = async (store: PresenceStore, ...users: string[]) => [...(await store.online(users))].sort()
 
 async function instanceOf(onFinish: OnFinish, url: string, prefix: string, ...users: string[]) {
@@ -71,20 +73,20 @@ describe.concurrent.each([
     await a.add(['ann', 'bob'])
     await b.add(['bob', 'cyd'])
     await b.add(['cyd'])
-    for (const store of [a, b]) expect(await who(store, 'ann', 'bob', 'cyd', 'dan')).toEqual(['ann', 'bob', 'cyd'])
+    for (const store of [a, b]) await soon(() => who(store, 'ann', 'bob', 'cyd', 'dan')).toEqual(['ann', 'bob', 'cyd'])
     await a.remove(['ann', 'bob'])
     await a.remove(['never there'])
-    for (const store of [a, b]) expect(await who(store, 'ann', 'bob', 'cyd')).toEqual(['bob', 'cyd'])
-    expect(await who(a)).toEqual([])
+    for (const store of [a, b]) await soon(() => who(store, 'ann', 'bob', 'cyd')).toEqual(['bob', 'cyd'])
+    await soon(() => who(a)).toEqual([])
   })
 
   test('thousands at once', async ({ onTestFinished }) => {
     const [a, b] = await two(onTestFinished)
     const users = Array.from({ length: 4_500 }, (_, i) => `user${i}`)
     await a.add(users)
-    expect((await b.online([...users, 'nobody'])).size).toBe(4_500)
+    await soon(async () => (await b.online([...users, 'nobody'])).size).toBe(4_500)
     await a.remove(users.slice(1))
-    expect([...(await b.online(users))]).toEqual(['user0'])
+    await soon(async () => [...(await b.online(users))]).toEqual(['user0'])
   })
 
   test('changes in quick succession end as the last one says', async ({ onTestFinished }) => {
@@ -92,8 +94,8 @@ describe.concurrent.each([
     const changes: Promise<void>[] = []
     for (let i = 0; i < 100; i++) changes.push(a.add(['ann']), a.remove(['ann']), a.remove(['bob']), a.add(['bob']))
     await Promise.all(changes)
-    expect(await who(b, 'ann', 'bob')).toEqual(['bob'])
-    expect(await who(a, 'ann', 'bob')).toEqual(['bob'])
+    await soon(() => who(b, 'ann', 'bob')).toEqual(['bob'])
+    await soon(() => who(a, 'ann', 'bob')).toEqual(['bob'])
   })
 
   test('open chats of all instances', async ({ onTestFinished }) => {
@@ -103,18 +105,18 @@ describe.concurrent.each([
     await b.openChat('c1', 'ann')
     await b.openChat('c1', 'bob')
     await b.openChat('c2', 'cyd')
-    for (const store of [a, b]) expect((await store.openUsers('c1')).sort()).toEqual(['ann', 'bob'])
+    for (const store of [a, b]) await soon(async () => (await store.openUsers('c1')).sort()).toEqual(['ann', 'bob'])
     await a.closeChat('c1', 'ann')
     await a.closeChat('c3', 'ann')
     await b.closeChat('c1', 'bob')
-    for (const store of [a, b]) expect(await store.openUsers('c1')).toEqual(['ann'])
-    expect(await a.openUsers('c3')).toEqual([])
+    for (const store of [a, b]) await soon(() => store.openUsers('c1')).toEqual(['ann'])
+    await soon(() => a.openUsers('c3')).toEqual([])
   })
 
   test('of a crowd at one chat 1,000 are named', async ({ onTestFinished }) => {
     const [a, b] = await two(onTestFinished)
     await Promise.all(Array.from({ length: 1_500 }, (_, i) => a.openChat('crowd', `user${i}`)))
-    for (const store of [a, b]) expect(new Set(await store.openUsers('crowd')).size).toBe(1_000)
+    for (const store of [a, b]) await soon(async () => new Set(await store.openUsers('crowd')).size).toBe(1_000)
   })
 
   test('close gives everything back at once, and is no ended lease', async ({ onTestFinished }) => {
