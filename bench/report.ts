@@ -36,7 +36,7 @@ export function show(cell: Cell): string {
 }
 
 export const percent = (share: number): string => (Number.isNaN(share) ? '–' : `${Math.round(share * 100)} %`)
-export const megabytes = (bytes: number): string => `${Math.round(bytes / 1_048_576)} MB`
+export const megabytes = (bytes: number): string => (Number.isNaN(bytes) ? '–' : `${Math.round(bytes / 1_048_576)} MB`)
 
 function markdown(rows: readonly Row[]): string[] {
   const names = [...new Set(rows.flatMap((row) => Object.keys(row)))]

@@ -19,8 +19,11 @@ export function summary(report: Report): void {
   const { figures } = report
   const fractions = [
     ['durable ingest (pairs) of bare PostgreSQL', 'pairs', 'limit ingest', 0.3],
-    ['fan-out to 300 of bare ws', 'room 300', 'limit room 300 turn', 0.7],
-    ['fan-out to 1,500 of bare ws', 'room 1500', 'limit room 1500 turn', 0.7],
+    ['fan-out to 300 of bare ws, a write for each frame', 'room 300', 'limit room 300 each', 0.7],
+    ['fan-out to 1,500 of bare ws, a write for each frame', 'room 1500', 'limit room 1500 each', 0.7],
+    // What nothing can surpass: there is no commit that spreads what is due over several turns.
+    ['fan-out to 300 of bare ws, a write for each turn', 'room 300', 'limit room 300 turn', undefined],
+    ['fan-out to 1,500 of bare ws, a write for each turn', 'room 1500', 'limit room 1500 turn', undefined],
     ['POST /messages of bare Fastify', 'rest POST /messages', 'limit rest POST /messages', undefined],
     ['GET /chats of bare Fastify', 'rest GET /chats', 'limit rest GET /chats', undefined],
     ['GET /chats/:id/messages of bare Fastify', 'rest GET /chats/:id/messages', 'limit rest GET /chats/:id/messages', undefined],

@@ -1,5 +1,6 @@
 import { execFile } from 'node:child_process'
 import { promisify } from 'node:util'
+import { ensureTool } from '../../test/support/tools.ts'
 import { bareIngest, fsyncMs } from '../bare/postgres.ts'
 import { startGenerator } from '../generator.ts'
 import { startNode } from '../processes.ts'
@@ -41,6 +42,7 @@ async function ingest(report: Report, { seconds, short }: Options): Promise<void
 const run = promisify(execFile)
 
 async function publish(report: Report): Promise<void> {
+  ensureTool('redis-benchmark', 'redis-tools')
   const redis = await openRedis()
   // As one instance does it: one connection, what is published in a turn in one pipeline.
   const load = ['-c', '1', '-P', '16', '-n', '200000', '--csv', 'PUBLISH', 'parley:chat:00000000', 'x'.repeat(900)]
@@ -57,9 +59,7 @@ export const limit: Scenario = {
   about: 'What the machine can do at all, with nothing of the server: the denominators.',
   elsewhere: false,
   async run(report, options) {
-    await broadcast(report, 'turn', 300, options)
-    await broadcast(report, 'each', 300, options)
-    await broadcast(report, 'turn', 1_500, options)
+    for (const size of [300, 1_500]) for (const how of ['each', 'turn'] as const) await broadcast(report, how, size, options)
     await ingest(report, options)
     await publish(report)
   },

@@ -76,8 +76,8 @@ export const soak: Scenario = {
         'max ms': stream.delivery.max,
         [`rss at ${Math.round(settled)} s`]: megabytes(early),
         'rss at the end': megabytes(end),
-        'loop lag p99 ms': Math.max(...samples.filter((sample) => sample.seconds > settled).map((sample) => sample.lagP99)),
-        'most waiting': Math.max(...samples.map((sample) => sample.waiting)),
+        'loop lag p99 ms': Math.max(0, ...samples.filter((sample) => sample.seconds > settled).map((sample) => sample.lagP99)),
+        'most waiting': Math.max(0, ...samples.map((sample) => sample.waiting)),
         ...shareCells(result),
       },
     ])
