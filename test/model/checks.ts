@@ -108,6 +108,8 @@ export function checkHearing(hearing: Hearing, journal: ReadonlyMap<string, Chan
   const { device, userId, events, caughtUp } = hearing
   const complaints: string[] = []
   const last = new Map<string, { version: number; seq: number }>()
+  // Where this connection began to hear a chat that was added meanwhile: its client asks for what came before.
+  const added = events.flatMap(({ event }) => (event.type === 'chat_added' ? [event.chat] : []))
   let userVersion = -1
   let ended = false
   for (const { event, at } of events) {
@@ -131,7 +133,8 @@ export function checkHearing(hearing: Hearing, journal: ReadonlyMap<string, Chan
     // What went before was told to this connection, or to its first sync, or came before they joined (again).
     const known = before?.version ?? caughtUp?.[chat_id] ?? (caughtUp && -1)
     const joined = changes?.some((c) => c.active && c.version > (known ?? -1) && c.version <= prev) ?? false
-    if (known !== undefined && prev > known && !joined) complaints.push(`${name}: only ${known} had been told`)
+    const covered = joined || added.some((chat) => chat.id === chat_id && chat.version >= prev)
+    if (known !== undefined && prev > known && !covered) complaints.push(`${name}: only ${known} had been told`)
     const seq = type === 'new_message' ? event.message.seq : 0
     if (before && seq > 0 && seq <= before.seq) complaints.push(`${name}: #${seq} came after #${before.seq}`)
     last.set(chat_id, { version, seq: Math.max(seq, before?.seq ?? 0) })

@@ -25,7 +25,6 @@ export class Device {
   readonly hearings: Hearing[] = []
   /** Ended on purpose; the next connect signs in anew. */
   signedOut = false
-  /** Set when the tokens of this device were ended: nothing may be heard after it, where news are kind. */
   readonly complaints: string[] = []
   readonly #world: World
   readonly #ticks = new Map<string, number>()
@@ -78,7 +77,10 @@ export class Device {
 
   async #connect(at: number): Promise<void> {
     if (this.signedOut) {
-      this.account = await this.#world.servers.login(this.account, at)
+      const account = await this.#world.servers.login(this.account, at)
+      // Refused by a mishap: the next connect tries again.
+      if (account.token === undefined) return
+      this.account = account
       this.signedOut = false
       this.client = this.#make()
     }
