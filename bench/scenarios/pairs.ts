@@ -5,6 +5,11 @@ import { openStack } from '../stack.ts'
 import { best, climb, step, stepRow } from '../steps.ts'
 
 const sockets = 1_000
+/** Milliseconds at rates that a server of this size sees in its life. */
+const targets = [
+  [50, 5],
+  [1_000, 25],
+] as const
 
 export const pairs: Scenario = {
   name: 'pairs',
@@ -25,19 +30,16 @@ export const pairs: Scenario = {
     const senders = [0, 1].flatMap((side) => chats.map((_, chat) => 2 * chat + side))
     const options = { senders, seconds: seconds ?? (short ? 4 : 30) }
     await step(generator, stack, 400, { senders, seconds: 4 })
-    const steps = await climb({ from: 50 }, (rate) => step(generator, stack, rate, options))
+    const one = (rate: number) => step(generator, stack, rate, options)
+    // Doubling passes 800 and 1,600, so that 1,000 is asked for by itself.
+    const steps = [await one(1_000), ...(await climb({ from: 50 }, one))]
     report.table(steps.map(stepRow))
     const top = best(steps)
     report.figures.set('pairs', top?.rate ?? 0)
     report.verdict('rate reached', `${top?.rate ?? 0} msg/s`, '≥ 8,000 msg/s', (top?.rate ?? 0) >= 8_000)
-    for (const [rate, ms] of [
-      [50, 5],
-      [1_000, 25],
-    ] as const) {
-      // Doubling from 50 passes 800 and 1,600: the nearest step that is not below counts.
-      const made = steps.filter((one) => one.rate >= rate).sort((a, b) => a.rate - b.rate)[0]
-      const p95 = made?.p95 ?? Number.NaN
-      report.verdict(`p95 at ${made?.rate ?? rate} msg/s`, `${p95.toFixed(1)} ms`, `≤ ${ms} ms at ${rate} msg/s`, p95 <= ms)
+    for (const [rate, ms] of targets) {
+      const p95 = steps.find((made) => made.rate === rate)?.p95 ?? Number.NaN
+      report.verdict(`p95 at ${rate} msg/s`, `${p95.toFixed(1)} ms`, `≤ ${ms} ms`, p95 <= ms)
     }
     await generator.stop()
     await stack.close()
