@@ -151,6 +151,7 @@ export async function createServer(context: Context): Promise<Server> {
     },
     onError,
   })
+  metrics.watchWriter(writer)
   const messages: MessageDeps = { db, news: hub, acl, writer, limits, messageRule: config.limits.message, briefs: chats.briefs }
   const streams: SyncDeps = { chats, me, limiter }
 
@@ -197,8 +198,7 @@ export async function createServer(context: Context): Promise<Server> {
     },
     onError,
     metrics: {
-      frameIn: () => metrics.framesIn.inc(),
-      frameOut: () => metrics.framesOut.inc(),
+      frames: metrics.frames,
       connections: (count) => metrics.sockets.set(count),
       closed: (reason) => metrics.closes.inc({ reason }),
     },

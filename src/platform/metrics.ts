@@ -8,6 +8,21 @@ export function createMetrics() {
   collectDefaultMetrics({ register: registry })
   const registers = [registry]
 
+  const frames = { in: 0, out: 0 }
+  const tally = (name: string, help: string, direction: keyof typeof frames) => {
+    const counter: Counter = new Counter({
+      name,
+      help,
+      registers,
+      collect() {
+        counter.reset()
+        counter.inc(frames[direction])
+      },
+    })
+  }
+  tally('parley_websocket_frames_in_total', 'Frames from clients', 'in')
+  tally('parley_websocket_frames_out_total', 'Frames to clients', 'out')
+
   return {
     registry,
     http: new Histogram({
@@ -18,13 +33,8 @@ export function createMetrics() {
       registers,
     }),
     sockets: new Gauge({ name: 'parley_websocket_connections', help: 'Open WebSocket connections', registers }),
-    framesIn: new Counter({
-      name: 'parley_websocket_frames_in_total',
-      help: 'Frames from clients',
-      labelNames: ['type'] as const,
-      registers,
-    }),
-    framesOut: new Counter({ name: 'parley_websocket_frames_out_total', help: 'Frames to clients', registers }),
+    /** Counted by hand, because they are too many to look a counter up for each: read at every scrape. */
+    frames,
     closes: new Counter({
       name: 'parley_websocket_closes_total',
       help: 'Connections closed by the server',
@@ -54,6 +64,17 @@ export function createMetrics() {
       labelNames: ['reason'] as const,
       registers,
     }),
+    /** Reads the length of the write path's queue at every scrape. */
+    watchWriter(writer: { readonly queued: number }) {
+      const gauge: Gauge = new Gauge({
+        name: 'parley_writer_queue',
+        help: 'Sends that wait for their commit',
+        registers,
+        collect() {
+          gauge.set(writer.queued)
+        },
+      })
+    },
     /** Reads the pool at every scrape. */
     watchDb(db: Db) {
       const gauge: Gauge<'state'> = new Gauge({

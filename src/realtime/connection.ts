@@ -32,7 +32,7 @@ export interface ConnectionOptions {
   /** True when one more frame is within the limit. */
   allowFrame: (connection: Connection) => boolean
   asAppError: (error: unknown) => AppError
-  metrics?: { frameIn(): void; frameOut(): void; closed(reason: CloseReason): void }
+  metrics?: { frames: { in: number; out: number }; closed(reason: CloseReason): void }
 }
 
 export class Connection implements Peer {
@@ -102,7 +102,7 @@ export class Connection implements Peer {
   }
 
   #push(frame: Buffer): void {
-    this.#options.metrics?.frameOut()
+    if (this.#options.metrics) this.#options.metrics.frames.out += 1
     this.#outbox.push(frame)
   }
 
@@ -174,7 +174,7 @@ export class Connection implements Peer {
   #heard(data: Buffer, isBinary: boolean): void {
     if (this.state === 'closed' || this.state === 'draining') return
     this.#touch()
-    this.#options.metrics?.frameIn()
+    if (this.#options.metrics) this.#options.metrics.frames.in += 1
     if (isBinary) {
       this.close('binary_frame')
       return

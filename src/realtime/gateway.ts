@@ -1,3 +1,5 @@
+import type { ServerResponse } from 'node:http'
+import type { Socket } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
 import websocket from '@fastify/websocket'
 import type { FastifyInstance, FastifyRequest } from 'fastify'
@@ -45,7 +47,7 @@ export interface GatewayOptions {
   onGone: (caller: Caller) => void
   asAppError: (error: unknown) => AppError
   onError: (error: unknown, what: string) => void
-  metrics?: { frameIn(): void; frameOut(): void; connections(count: number): void; closed(reason: CloseReason): void }
+  metrics?: { frames: { in: number; out: number }; connections(count: number): void; closed(reason: CloseReason): void }
 }
 
 export interface Gateway {
@@ -236,6 +238,7 @@ export async function registerGateway(app: FastifyInstance, options: GatewayOpti
       wsHandler: (ws: WebSocket, request: FastifyRequest) => {
         const socket = request.raw.socket
         socket.setNoDelay(true)
+        release(ws, socket)
         const connection = new Connection({
           ws,
           socket,
@@ -272,6 +275,16 @@ export async function registerGateway(app: FastifyInstance, options: GatewayOpti
       for (const connection of [...open]) connection.close('shutting_down')
     },
   }
+}
+
+/**
+ * The request is over, but its answer still hangs on the socket, and on it headers, URL and logger: several kilobytes that
+ * an idle connection would keep for as long as it lasts. The plugin's own error listener holds them, too.
+ */
+function release(ws: WebSocket, socket: Socket): void {
+  ws.removeAllListeners('error')
+  const { _httpMessage: answer } = socket as Socket & { _httpMessage?: ServerResponse | null }
+  answer?.detachSocket(socket)
 }
 
 /** A browser's page of the same host; the scheme is the proxy's business. */

@@ -1,8 +1,8 @@
 import { randomBytes } from 'node:crypto'
-import { v7 as uuidv7 } from 'uuid'
 import type { Queryable } from '../../platform/db/db.ts'
 import { AppError } from '../../platform/errors.ts'
 import type { Identity } from '../../platform/identity.ts'
+import { newId } from '../../platform/ids.ts'
 import type { AuthDeps, Client } from './deps.ts'
 import { sweepFailures } from './failures.ts'
 import { hashOf, makeRefreshToken, readRefreshToken } from './refresh-token.ts'
@@ -19,7 +19,7 @@ export interface OpenedSession {
 
 /** Makes a session with its first refresh token. */
 export async function openSession(tx: Queryable, deps: AuthDeps, userId: string, client: Client): Promise<OpenedSession> {
-  const id = uuidv7()
+  const id = newId()
   const salt = randomBytes(16)
   const refresh_token = makeRefreshToken(deps.keys.refreshKey, id, 1, salt)
   await store.insertSession(tx, {

@@ -1,6 +1,6 @@
-import { v7 as uuidv7 } from 'uuid'
 import { type Queryable, sql } from '../../platform/db/db.ts'
 import { AppError } from '../../platform/errors.ts'
+import { newId } from '../../platform/ids.ts'
 import type { Effect, Stamped } from '../../platform/news.ts'
 import { frame, type ServerEvent } from '../../protocol/events.ts'
 import type { ChatType, Role, System, UserBrief } from '../../protocol/resources.ts'
@@ -122,7 +122,7 @@ function createChange(tx: Queryable, chat: LockedChat) {
       const seq = chat.last_seq
       const [row] = await tx.query<{ id: string; client_id: string; created_at: string }>(sql`
         INSERT INTO messages (chat_id, seq, version, id, sender_id, client_id, created_at, message_type, content, system)
-        VALUES (${chat.id}, ${seq}, ${version}, ${uuidv7()}, ${actorId}, ${uuidv7()}, date_trunc('milliseconds', clock_timestamp()), 'system', '', ${system})
+        VALUES (${chat.id}, ${seq}, ${version}, ${newId()}, ${actorId}, ${newId()}, date_trunc('milliseconds', clock_timestamp()), 'system', '', ${system})
         RETURNING id, client_id, created_at`)
       change.emitAt(version, [actorId], (people) => ({
         type: 'new_message',

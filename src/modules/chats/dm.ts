@@ -1,5 +1,5 @@
-import { v7 as uuidv7 } from 'uuid'
 import { sql } from '../../platform/db/db.ts'
+import { newId } from '../../platform/ids.ts'
 import { tellListed, writeListed } from './change.ts'
 import type { ChatDeps } from './deps.ts'
 
@@ -13,7 +13,7 @@ export async function getOrCreateDm(deps: ChatDeps, actorId: string, peerId: str
   await deps.checkReachable(actorId, peerId)
   const [a, b] = [actorId, peerId].sort() as [string, string]
   const people = [...new Set([a, b])]
-  const id = uuidv7()
+  const id = newId()
   const listed = await deps.db.transaction(async (tx) => {
     const [mine] = await tx.query(sql`
       INSERT INTO dm_pairs (user_a, user_b, chat_id) VALUES (${a}, ${b}, ${id}) ON CONFLICT DO NOTHING RETURNING chat_id`)

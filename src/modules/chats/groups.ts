@@ -1,6 +1,6 @@
-import { v7 as uuidv7 } from 'uuid'
 import { sql } from '../../platform/db/db.ts'
 import { AppError } from '../../platform/errors.ts'
+import { newId } from '../../platform/ids.ts'
 import type { ChatEvent, Role, System } from '../../protocol/resources.ts'
 import { type Change, changeChat, type LockedChat } from './change.ts'
 import type { ChatDeps } from './deps.ts'
@@ -50,7 +50,7 @@ export async function createGroup(
   const others = [...new Set(input.member_ids)].filter((id) => id !== actorId)
   if (others.length + 1 > deps.groupMaxMembers) throw new AppError('group_full')
   await checkPeople(deps, others)
-  const id = uuidv7()
+  const id = newId()
   await changeChat(
     deps,
     id,

@@ -1,7 +1,7 @@
-import { v4 as uuidv4, v7 as uuidv7 } from 'uuid'
 import type { Queryable } from '../../platform/db/db.ts'
 import { AppError } from '../../platform/errors.ts'
 import type { Identity } from '../../platform/identity.ts'
+import { newId } from '../../platform/ids.ts'
 import type { LimitState } from '../../platform/limits/limits.ts'
 import { takeLimit } from '../../platform/limits/take.ts'
 import type { Stamped } from '../../platform/news.ts'
@@ -56,10 +56,10 @@ export async function send(
   await accessToWrite(deps, input.chat_id, user_id)
   const reply_to_seq = input.reply_to_id === undefined ? null : await checkReply(deps.db, input.chat_id, input.reply_to_id)
   const written = deps.writer.send({
-    id: uuidv7(),
+    id: newId(),
     chat_id: input.chat_id,
     sender_id: user_id,
-    client_id: input.client_id ?? uuidv4(),
+    client_id: input.client_id ?? newId(),
     message_type: 'text',
     content: input.content,
     reply_to_seq,

@@ -1,6 +1,6 @@
-import { v7 as uuidv7 } from 'uuid'
 import { type Queryable, violatedUnique } from '../../platform/db/db.ts'
 import { AppError } from '../../platform/errors.ts'
+import { newId } from '../../platform/ids.ts'
 import { takeLimit } from '../../platform/limits/take.ts'
 import type { Me, Relation, UserBrief, UserPublic } from '../../protocol/resources.ts'
 import type { UsersDeps } from './deps.ts'
@@ -30,7 +30,7 @@ export async function createUser(
   { display_name, ...user }: Omit<store.NewUser, 'id' | 'display_name'> & { display_name?: string | undefined },
 ): Promise<Me> {
   try {
-    return await store.insertUser(tx, { ...user, id: uuidv7(), display_name: display_name ?? user.username ?? 'User' })
+    return await store.insertUser(tx, { ...user, id: newId(), display_name: display_name ?? user.username ?? 'User' })
   } catch (error) {
     throw asTaken(error)
   }
