@@ -1,5 +1,5 @@
 import bcrypt from 'bcrypt'
-import { AppError } from './errors.ts'
+import { createLimiter } from './limiter.ts'
 
 /** Hashing of passwords: slow on purpose, so it happens in the thread pool and only so much of it at once. */
 export interface Passwords {
@@ -27,24 +27,7 @@ const maxBytes = 72
 export function createPasswords({ cost, workers = 2, maxWaiting = 200 }: PasswordsOptions): Passwords {
   // No password has this hash; comparing with it takes its time all the same.
   const nobody = `$2b$${String(cost).padStart(2, '0')}$${'.'.repeat(22)}${'.'.repeat(31)}`
-  const waiting: (() => void)[] = []
-  let running = 0
-
-  async function inTurn<T>(work: () => Promise<T>): Promise<T> {
-    if (running < workers) running += 1
-    else {
-      if (waiting.length >= maxWaiting) throw new AppError('overloaded', { retryAfter: 5 })
-      await new Promise<void>((resolve) => waiting.push(resolve))
-    }
-    try {
-      return await work()
-    } finally {
-      // The turn is handed over, not given back: nobody who comes in between overtakes.
-      const next = waiting.shift()
-      if (next) next()
-      else running -= 1
-    }
-  }
+  const inTurn = createLimiter(workers, maxWaiting)
 
   return {
     hash: (password) => inTurn(() => bcrypt.hash(password, cost)),

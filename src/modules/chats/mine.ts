@@ -1,4 +1,4 @@
-import { type Db, type Queryable, sql } from '../../platform/db/db.ts'
+import { type Db, type Queryable, type Sql, sql } from '../../platform/db/db.ts'
 import { AppError } from '../../platform/errors.ts'
 import { frame } from '../../protocol/events.ts'
 import type { My } from '../../protocol/resources.ts'
@@ -93,30 +93,30 @@ export interface SettingsPatch {
  * or out of it: that is only decided by asking for it, or by the next message.
  */
 export async function changeSettings(deps: ChatDeps, userId: string, chatId: string, patch: SettingsPatch): Promise<void> {
-  const version = await deps.db.transaction(async (tx) => {
-    const version = await tick(tx, userId)
-    const [row] = await tx.query(sql`
-      UPDATE user_chats u SET version = ${version},
-        archived_seq = CASE WHEN coalesce(${patch.archived ?? null}::boolean, k.last_seq <= u.archived_seq OR (u.archived_seq IS NOT NULL AND u.muted_until > now()))
-          THEN k.last_seq END,
-        pinned_at = CASE WHEN ${patch.pinned ?? null}::boolean IS NULL THEN u.pinned_at
-          WHEN ${patch.pinned ?? null}::boolean THEN coalesce(u.pinned_at, now()) ELSE NULL END,
-        muted_until = CASE WHEN ${patch.muted_until !== undefined}::boolean THEN ${patch.muted_until ?? null}::timestamptz ELSE u.muted_until END
-      FROM chat_counters k
-      WHERE u.user_id = ${userId} AND u.chat_id = ${chatId} AND u.is_member AND k.chat_id = u.chat_id
-      RETURNING u.chat_id`)
-    if (!row) throw new AppError('chat_not_found')
-    return version
-  })
-  await tellMine(deps, [{ user_id: userId, chat_id: chatId, version }])
+  await changeMine(
+    deps,
+    userId,
+    chatId,
+    sql`
+      archived_seq = CASE WHEN coalesce(${patch.archived ?? null}::boolean, k.last_seq <= u.archived_seq OR (u.archived_seq IS NOT NULL AND u.muted_until > now()))
+        THEN k.last_seq END,
+      pinned_at = CASE WHEN ${patch.pinned ?? null}::boolean IS NULL THEN u.pinned_at
+        WHEN ${patch.pinned ?? null}::boolean THEN coalesce(u.pinned_at, now()) ELSE NULL END,
+      muted_until = CASE WHEN ${patch.muted_until !== undefined}::boolean THEN ${patch.muted_until ?? null}::timestamptz ELSE u.muted_until END`,
+  )
 }
 
 /** Deletes a direct chat for this user alone: what it holds now is gone for them, and a new message brings it back. */
 export async function clearDm(deps: ChatDeps, userId: string, chatId: string): Promise<void> {
+  await changeMine(deps, userId, chatId, sql`cleared_seq = k.last_seq, archived_seq = NULL, pinned_at = NULL`)
+}
+
+/** Writes the user's own row of the chat (`u`, beside its counters `k`) under the next version of their clock, and tells their devices. */
+async function changeMine(deps: ChatDeps, userId: string, chatId: string, assignments: Sql): Promise<void> {
   const version = await deps.db.transaction(async (tx) => {
     const version = await tick(tx, userId)
     const [row] = await tx.query(sql`
-      UPDATE user_chats u SET version = ${version}, cleared_seq = k.last_seq, archived_seq = NULL, pinned_at = NULL
+      UPDATE user_chats u SET version = ${version}, ${assignments}
       FROM chat_counters k
       WHERE u.user_id = ${userId} AND u.chat_id = ${chatId} AND u.is_member AND k.chat_id = u.chat_id
       RETURNING u.chat_id`)
