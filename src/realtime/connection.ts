@@ -25,7 +25,6 @@ export interface ConnectionOptions {
   ws: WebSocket
   /** The socket below, which ready-made frames are written to. */
   socket: Socket
-  ip: string
   /** Carries out one frame. Rejects with AppError where it is refused. */
   run: (connection: Connection, frame: Record<string, unknown>) => Promise<Outcome>
   onClose: (connection: Connection) => void
@@ -38,7 +37,6 @@ export interface ConnectionOptions {
 export class Connection implements Peer {
   state: 'waiting' | 'joining' | 'open' | 'draining' | 'closed' = 'waiting'
   identity: Identity | undefined
-  readonly ip: string
   /** When anything was last heard from the peer, Unix ms. */
   lastHeard = Date.now()
   /** The frame limit's bucket: tokens left, and when they were counted. */
@@ -54,7 +52,6 @@ export class Connection implements Peer {
 
   constructor(options: ConnectionOptions) {
     this.#options = options
-    this.ip = options.ip
     this.#outbox = new Outbox(options.socket, () => this.close('too_slow'))
     // Handlers first: a frame sent right after the handshake must find them.
     options.ws.on('message', (data: Buffer, isBinary: boolean) => this.#heard(data, isBinary))
@@ -68,10 +65,6 @@ export class Connection implements Peer {
   get openChats(): Set<string> {
     this.#openChats ??= new Set()
     return this.#openChats
-  }
-
-  get hasOpenChats(): boolean {
-    return (this.#openChats?.size ?? 0) > 0
   }
 
   get userId(): string {

@@ -242,7 +242,6 @@ export async function registerGateway(app: FastifyInstance, options: GatewayOpti
         const connection = new Connection({
           ws,
           socket,
-          ip: request.ip,
           run,
           onClose,
           allowFrame,

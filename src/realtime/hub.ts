@@ -209,10 +209,6 @@ export class Hub implements News {
     return user !== undefined && chat?.users.has(user) === true
   }
 
-  get userIds(): string[] {
-    return [...this.#users.keys()]
-  }
-
   get size(): { users: number; chats: number } {
     return { users: this.#users.size, chats: this.#chats.size }
   }

@@ -62,11 +62,6 @@ export class Outbox {
     this.#onFull = onFull
   }
 
-  /** Bytes waiting here and in the socket. */
-  get queuedBytes(): number {
-    return this.#bytes + this.#socket.writableLength
-  }
-
   push(frame: Buffer): void {
     if (this.#bytes + frame.length + this.#socket.writableLength > maxQueuedBytes) {
       // A great deal in one turn is no sign of a slow peer: what the kernel takes now does not wait.

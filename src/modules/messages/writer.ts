@@ -178,7 +178,8 @@ export function createWriter(deps: WriterDeps): Writer {
   /** Writes these; what has to be tried again goes back to the head of its queue, before anything that came later. */
   async function attempt(entries: Entry[], versions: ReadonlyMap<string, number>, patient: boolean): Promise<void> {
     if (entries.length === 0) return
-    const chats = new Map([...versions].filter(([id]) => entries.some((entry) => entry.send.chat_id === id)))
+    const present = new Set(entries.map((entry) => entry.send.chat_id))
+    const chats = new Map([...versions].filter(([id]) => present.has(id)))
     let counters: LockedCounters[]
     try {
       counters = await writeBatch(
@@ -213,7 +214,8 @@ export function createWriter(deps: WriterDeps): Writer {
       const row = byChat.get(id)
       const queue = queues.get(id)
       if (queue) queue.patient = row === undefined
-      if (row?.acl_version !== chats.get(id)) deps.acl.forget(id)
+      // A chat that was busy says nothing about its list of members.
+      if (row && row.acl_version !== chats.get(id)) deps.acl.forget(id)
     }
     requeue(retry)
     const told = await deps.told(written)
