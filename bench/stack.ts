@@ -1,4 +1,4 @@
-import { existsSync, statfsSync } from 'node:fs'
+import { existsSync, readFileSync, statfsSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import pg from 'pg'
@@ -7,7 +7,7 @@ import { startRedis } from '../test/support/redis.ts'
 import { ensureTool, scratch } from '../test/support/tools.ts'
 import { undoLater } from './ending.ts'
 import { childrenOf, type Pids } from './proc.ts'
-import { type Running, startNode } from './processes.ts'
+import { type Running, root, startNode } from './processes.ts'
 
 /** What a scenario runs against: a durable PostgreSQL and a Redis of its own, and servers as they are run in production. */
 
@@ -43,6 +43,13 @@ const limits = ['GENERAL', 'PREMIUM', 'LOGIN', 'LOGIN_ACCOUNT', 'REGISTER', 'MES
 const freeEnv = { PORT: '0', BCRYPT_COST: '4', LOG_LEVEL: 'warn', JWT_SECRET: 'a secret of the benchmark, long enough' }
 
 const tmpfs = 0x01021994
+
+/** What `npm start` gives to node: the server is measured as it is run. */
+const startArguments = (
+  JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')) as { scripts: { start: string } }
+).scripts.start
+  .split(' ')
+  .slice(1)
 
 export async function openPostgres(settings: Record<string, string> = {}): Promise<{
   postgres: EmbeddedPostgres
@@ -112,7 +119,7 @@ export async function openStack(options: StackOptions = {}): Promise<Stack> {
       stack.servers = []
       stack.urls = []
       for (let n = 0; n < (options.instances ?? 1); n += 1) {
-        const server = await startNode([...serverFlags(), 'src/main.ts'], { env, ready: /is ready on (http\S+)/ })
+        const server = await startNode([...serverFlags(), ...startArguments], { env, ready: /is ready on (http\S+)/ })
         stack.servers.push(server)
         stack.urls.push(server.said)
       }
