@@ -24,8 +24,11 @@ import {
   authorsOf,
   checkMayWrite,
   createWriter,
+  deleteMessage,
+  editMessage,
   type MessageDeps,
   messageRoutes,
+  react,
   send,
   summaries,
   tellWritten,
@@ -42,6 +45,7 @@ import {
   publicUsers,
   sweepDeleted,
   type UsersDeps,
+  usersByName,
   usersRoutes,
 } from './modules/users/index.ts'
 import type { CommandTable } from './platform/command.ts'
@@ -152,7 +156,18 @@ export async function createServer(context: Context): Promise<Server> {
     onError,
   })
   metrics.watchWriter(writer)
-  const messages: MessageDeps = { db, news: hub, acl, writer, limits, messageRule: config.limits.message, briefs: chats.briefs }
+  const messages: MessageDeps = {
+    db,
+    chats,
+    news: hub,
+    acl,
+    writer,
+    limits,
+    messageRule: config.limits.message,
+    briefs: chats.briefs,
+    usersByName: (names) => usersByName(db, names),
+    onTextChanged: async () => {},
+  }
   const streams: SyncDeps = { chats, me, limiter }
 
   /** WebSocket commands; REST has the same services behind it. */
@@ -161,6 +176,16 @@ export async function createServer(context: Context): Promise<Server> {
       const { committed } = await send(messages, identity, command)
       return { later: committed.then(({ message, duplicate }) => ({ message, ...(duplicate && { duplicate }) })) }
     },
+    edit: async ({ identity }, { message_id, content }) => ({
+      message: await editMessage(messages, identity.user_id, message_id, content),
+    }),
+    delete: async ({ identity }, { message_id }) => {
+      await deleteMessage(messages, identity.user_id, message_id)
+      return {}
+    },
+    react: async ({ identity }, { message_id, emoji, remove }) => ({
+      reactions: await react(messages, identity.user_id, message_id, emoji, remove),
+    }),
     typing: (caller, { chat_id, is_typing }) => {
       signals.typing(caller, chat_id, is_typing)
       return {}
@@ -208,7 +233,7 @@ export async function createServer(context: Context): Promise<Server> {
       await authRoutes(api, auth)
       await usersRoutes(api, users)
       chatRoutes(api, chats, cursors)
-      messageRoutes(api, messages, chats, cursors)
+      messageRoutes(api, messages, cursors)
       syncRoutes(api, streams)
     },
     { prefix: '/api/v1' },

@@ -1,5 +1,5 @@
 import { z } from 'zod'
-import { content, counter, uuid } from './primitives.ts'
+import { content, counter, emoji, uuid } from './primitives.ts'
 
 /** Frames from the client. Every one may carry `id`, which its `ack` or `error` repeats. */
 
@@ -39,6 +39,13 @@ export const commands = {
     token: z.string().min(1).max(4_096),
   }),
   message: command('message', 'Sends a message; the ack has it, and comes after it is committed.', SendFields),
+  edit: command('edit', 'Changes the text of a message of mine; the ack has the `message`.', { message_id: uuid, content }),
+  delete: command('delete', 'Deletes a message for everybody: mine, or as owner or admin of the group.', { message_id: uuid }),
+  react: command('react', 'Adds a reaction, or with `remove` takes it back; the ack has the `reactions`.', {
+    message_id: uuid,
+    emoji,
+    remove: z.boolean().default(false),
+  }),
   typing: command('typing', 'I am typing. Told on at most once in 3 s, ends by itself 5 s after the last.', {
     chat_id: uuid,
     is_typing: z.boolean().default(true),

@@ -40,6 +40,20 @@ export const label = (max: number) =>
 /** 1 to 10,000 code points, not only white space; stored and returned as it was sent. */
 export const content = text(1, 10_000).refine((value) => value.trim() !== '', 'must not be only white space')
 
+/**
+ * One emoji as Unicode recommends them for interchange (RGI, UTS #51): with skin tone, joined by ZWJ, a flag, a keycap; or
+ * a single pictograph that this version of the data does not know as such. A pictograph without its variation selector
+ * is the same emoji as with it. No text.
+ */
+export const emoji = z
+  .string()
+  .max(64, 'must be one emoji')
+  .transform((value) => (rgiEmoji.test(`${value}\uFE0F`) ? `${value}\uFE0F` : value))
+  .refine((value) => rgiEmoji.test(value) || /^\p{Extended_Pictographic}\uFE0F?$/u.test(value), 'must be one emoji')
+  .meta({ minLength: 1, maxLength: 64, examples: ['👍'] })
+
+const rgiEmoji = /^\p{RGI_Emoji}$/v
+
 export const username = z.string().regex(/^[A-Za-z0-9_]{3,50}$/, 'must be 3 to 50 letters, digits or _')
 
 export const phone = z.string().regex(/^\+[1-9]\d{6,14}$/, 'must be a phone number in E.164 form, such as +4915112345678')

@@ -114,6 +114,15 @@ export const System = named(
 
 export const messageTypes = ['text', 'image', 'video', 'audio', 'file', 'system', 'call'] as const
 
+export const Reaction = named(
+  'Reaction',
+  z.object({
+    emoji: z.string(),
+    count: counter,
+    me: z.boolean().optional().describe('Whether I am one of them; not in events, which are the same for everyone'),
+  }),
+)
+
 export const ReplyTo = named(
   'ReplyTo',
   z.object({
@@ -140,10 +149,15 @@ export const MessageEvent = named(
     message_type: z.enum(messageTypes),
     content: z.string(),
     reply_to: ReplyTo.nullable(),
-    forwarded_from: z.object({ chat_id: uuid.optional(), sender: UserBrief }).nullable(),
+    forwarded_from: z
+      .object({
+        chat_id: uuid.optional().describe('The public channel it was posted in'),
+        sender: UserBrief.describe('Who wrote it first'),
+      })
+      .nullable(),
     media: z.array(z.never()),
     mentions: z.array(uuid),
-    reactions: z.array(z.object({ emoji: z.string(), count: counter, me: z.boolean().optional() })),
+    reactions: z.array(Reaction).describe('In the order of their first use'),
     system: System.nullable(),
     is_edited: z.boolean(),
     edited_at: time.nullable(),
@@ -230,6 +244,7 @@ export type UserPublic = z.infer<typeof UserPublic>
 export type Me = z.infer<typeof Me>
 export type Member = z.infer<typeof Member>
 export type Cursor = z.infer<typeof Cursor>
+export type Reaction = z.infer<typeof Reaction>
 export type My = z.infer<typeof My>
 export type System = z.infer<typeof System>
 export type ReplyTo = z.infer<typeof ReplyTo>

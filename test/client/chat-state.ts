@@ -1,5 +1,15 @@
 import type { ServerEvent } from '../../src/protocol/events.ts'
-import type { Chat, ChatEvent, Cursor, Member, Message, MessageEvent, My, SyncChat } from '../../src/protocol/resources.ts'
+import type {
+  Chat,
+  ChatEvent,
+  Cursor,
+  Member,
+  Message,
+  MessageEvent,
+  My,
+  Reaction,
+  SyncChat,
+} from '../../src/protocol/resources.ts'
 
 /** One chat as a client holds it. Invariant: at version v it holds every change up to v of what it holds at all. */
 
@@ -32,6 +42,7 @@ export class ChatState {
   partial = false
   /** As told last, when the chat's last message was `toldSeq`; counted here where every message is held. */
   toldUnread = 0
+  toldMentions = 0
   toldSeq = 0
   lastSeq = 0
   /** Every message after this one is held; what is older comes in pages of history. */
@@ -71,15 +82,22 @@ export class ChatState {
     this.version = event.version
     switch (event.type) {
       case 'new_message':
-      case 'message_edited':
         this.#message(event.message)
         return
+      case 'message_edited':
+        this.#changed(event.message)
+        return
       case 'message_deleted': {
-        const known = this.messages.get(event.seq)
-        const deleted_at = known?.deleted_at ?? new Date().toISOString()
-        if (known) this.messages.set(event.seq, { ...known, version: event.version, content: '', deleted_at })
+        const { message, seq } = event
+        // It was counted by the server, and is not here to be counted any more.
+        if (!this.messages.has(seq) && seq > this.#after && seq <= this.toldSeq && message.sender_id !== this.#myId)
+          this.toldUnread = Math.max(0, this.toldUnread - 1)
+        this.#changed(message)
         return
       }
+      case 'reaction':
+        this.#reaction(event)
+        return
       case 'member_joined':
         this.#member(event.member)
         return
@@ -126,8 +144,8 @@ export class ChatState {
     return true
   }
 
-  /** What is mine alone; `unread` as it was when the last message was `lastSeq`. Cursors only grow. */
-  mine(my: My, unread: number, lastSeq: number): void {
+  /** What is mine alone; the counts as they were when the last message was `lastSeq`. Cursors only grow. */
+  mine(my: My, { unread_count, mention_count }: Pick<Chat, 'unread_count' | 'mention_count'>, lastSeq: number): void {
     const { read_seq, delivered_seq, cleared_seq } = this.#my
     this.#my = {
       ...my,
@@ -135,7 +153,8 @@ export class ChatState {
       delivered_seq: Math.max(my.delivered_seq, delivered_seq),
       cleared_seq: Math.max(my.cleared_seq, cleared_seq),
     }
-    this.toldUnread = unread
+    this.toldUnread = unread_count
+    this.toldMentions = mention_count
     this.toldSeq = lastSeq
     for (const seq of this.messages.keys()) if (seq <= this.#my.cleared_seq) this.messages.delete(seq)
   }
@@ -151,7 +170,42 @@ export class ChatState {
     this.lastSeq = Math.max(this.lastSeq, message.seq)
     if (message.seq <= this.#my.cleared_seq) return
     const known = this.messages.get(message.seq)
-    if (!known || message.version > known.version) this.messages.set(message.seq, message)
+    if (known && message.version <= known.version) return
+    this.messages.set(message.seq, { ...message, reactions: withMine(message.reactions, known?.reactions ?? []) })
+    if (known || message.seq <= this.heldFrom) this.#quotes(message)
+  }
+
+  /** Of a message older than what is held nothing is kept but what others quote of it: it comes with its page of history. */
+  #changed(message: MessageEvent): void {
+    if (this.messages.has(message.seq) || message.seq > this.heldFrom) this.#message(message)
+    else this.#quotes(message)
+  }
+
+  /** Replies show what they reply to as it is now. */
+  #quotes({ seq, content, deleted_at, sender, message_type, id }: MessageEvent): void {
+    for (const [at, message] of this.messages) {
+      if (message.reply_to?.seq !== seq) continue
+      const reply_to = {
+        id,
+        seq,
+        sender,
+        content: Array.from(content).slice(0, 200).join(''),
+        message_type,
+        deleted: deleted_at !== null,
+      }
+      this.messages.set(at, { ...message, reply_to })
+    }
+  }
+
+  #reaction({ seq, version, emoji, user_id, removed, count }: Extract<ChatStamped, { type: 'reaction' }>): void {
+    const known = this.messages.get(seq)
+    if (!known || known.version >= version) return
+    const before = known.reactions.find((reaction) => reaction.emoji === emoji)
+    const now: Reaction = { emoji, count, me: user_id === this.#myId ? !removed : (before?.me ?? false) }
+    const reactions = before
+      ? known.reactions.map((reaction) => (reaction === before ? now : reaction))
+      : [...known.reactions, now]
+    this.messages.set(seq, { ...known, version, reactions: reactions.filter((reaction) => reaction.count > 0) })
   }
 
   /** The version of what is known of this person's membership. */
@@ -171,16 +225,29 @@ export class ChatState {
 
   /** Counted where every message after the read cursor is here, else from the server's last count on. */
   unread(): number {
-    const after = Math.max(this.#my.read_seq, this.#my.cleared_seq)
-    if (after >= this.heldFrom) return Math.min(this.#unreadAfter(after), 1_000)
-    return Math.min(this.toldUnread + this.#unreadAfter(Math.max(after, this.toldSeq)), 1_000)
+    return this.#count(this.toldUnread, () => true)
   }
 
-  #unreadAfter(after: number): number {
-    let count = 0
-    for (const [seq, { sender_id, message_type, deleted_at }] of this.messages)
-      if (seq > after && sender_id !== this.#myId && message_type !== 'system' && deleted_at === null) count += 1
-    return count
+  /** Those of them that call me by name. */
+  mentions(): number {
+    return this.#count(this.toldMentions, ({ mentions }) => mentions.includes(this.#myId))
+  }
+
+  /** What is not newer I have seen, or deleted for myself. */
+  get #after(): number {
+    return Math.max(this.#my.read_seq, this.#my.cleared_seq)
+  }
+
+  #count(told: number, counts: (message: MessageEvent) => boolean): number {
+    const isHeld = this.#after >= this.heldFrom
+    const from = isHeld ? this.#after : Math.max(this.#after, this.toldSeq)
+    let count = isHeld ? 0 : told
+    for (const [seq, message] of this.messages) {
+      const { sender_id, message_type, deleted_at } = message
+      if (seq > from && sender_id !== this.#myId && message_type !== 'system' && deleted_at === null && counts(message))
+        count += 1
+    }
+    return Math.min(count, 1_000)
   }
 
   /** Who is to receive this message: the others who had joined before it. */
@@ -202,3 +269,10 @@ export class ChatState {
     return false
   }
 }
+
+/** Events do not say which reactions are mine: what is known of that stays. */
+const withMine = (reactions: readonly Reaction[], known: readonly Reaction[]): Reaction[] =>
+  reactions.map((reaction) => ({
+    ...reaction,
+    me: reaction.me ?? known.find(({ emoji }) => emoji === reaction.emoji)?.me ?? false,
+  }))

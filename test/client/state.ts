@@ -95,14 +95,14 @@ export class ClientState {
         this.me = event.me
         return
       case 'my_updated':
-        this.chats.get(event.chat_id)?.mine(event.my, event.unread_count, event.last_seq)
+        this.chats.get(event.chat_id)?.mine(event.my, event, event.last_seq)
         return
       case 'chat_removed':
         this.chats.delete(event.chat_id)
         return
       case 'chat_added': {
         const { chat } = event
-        this.chats.get(chat.id)?.mine(chat.my, chat.unread_count, chat.last_seq)
+        this.chats.get(chat.id)?.mine(chat.my, chat, chat.last_seq)
         return
       }
       default:
@@ -157,7 +157,7 @@ export class ClientState {
       this.chats.set(chat.id, state)
     }
     const again = state.entry(entry, isNew ? 0 : since!)
-    if (isNew || !isOld) state.mine(chat.my, chat.unread_count, chat.last_seq)
+    if (isNew || !isOld) state.mine(chat.my, chat, chat.last_seq)
     return again
   }
 
@@ -170,6 +170,10 @@ export class ClientState {
 
   unread(chatId: string): number {
     return this.chats.get(chatId)?.unread() ?? 0
+  }
+
+  mentions(chatId: string): number {
+    return this.chats.get(chatId)?.mentions() ?? 0
   }
 
   /** The ticks of my message: by the cursors of the others who had joined before it. */

@@ -163,6 +163,27 @@ export function createCursors(deps: ChatDeps): Cursors {
   }
 }
 
+/** Places for each member and kind of cursor: the newest moves stay. */
+const moveSlots = 64
+
+/** When cursors came where they are: what tells who read a message when. A read move is one of delivery too. */
+async function recordMoves(tx: Queryable, rows: readonly Receipt[]): Promise<void> {
+  const moves = rows.flatMap((row) => [
+    ...(row.read_seq > row.read_from ? [{ ...row, is_read: true, seq: row.read_seq }] : []),
+    ...(row.delivered_seq > Math.max(row.delivered_from, row.read_seq > row.read_from ? row.read_seq : 0)
+      ? [{ ...row, is_read: false, seq: row.delivered_seq }]
+      : []),
+  ])
+  if (moves.length === 0) return
+  await tx.query(sql`
+    INSERT INTO cursor_moves (chat_id, user_id, is_read, slot, seq, at)
+    SELECT t.chat_id, t.user_id, t.is_read, t.seq % ${moveSlots}, t.seq, now()
+    FROM unnest(${moves.map((m) => m.chat_id)}::uuid[], ${moves.map((m) => m.user_id)}::uuid[], ${moves.map((m) => m.is_read)}::boolean[],
+      ${moves.map((m) => m.seq)}::bigint[]) AS t(chat_id, user_id, is_read, seq)
+    ORDER BY t.chat_id, t.user_id, t.is_read
+    ON CONFLICT (chat_id, user_id, is_read, slot) DO UPDATE SET seq = excluded.seq, at = excluded.at WHERE cursor_moves.seq < excluded.seq`)
+}
+
 /** Members first, then the clocks of those whose own read cursor moved, each in the order of their keys. */
 async function write(tx: Queryable, batch: readonly Waiting[]): Promise<{ rows: Receipt[]; moved: Moved[] }> {
   const rows = await tx.query<Receipt>(sql`
@@ -186,6 +207,7 @@ async function write(tx: Queryable, batch: readonly Waiting[]): Promise<{ rows: 
     SELECT l.chat_id, l.user_id, l.read_seq AS read_from, greatest(l.read_seq, l.read) AS read_seq, coalesce(moved.read_at, l.read_at) AS read_at,
       l.delivered_seq AS delivered_from, greatest(l.delivered_seq, l.delivered) AS delivered_seq
     FROM locked l LEFT JOIN moved ON moved.chat_id = l.chat_id AND moved.user_id = l.user_id`)
+  await recordMoves(tx, rows)
   const read = rows.filter((row) => row.read_seq > row.read_from)
   if (read.length === 0) return { rows, moved: [] }
   // Several chats of one user take consecutive versions of their clock.

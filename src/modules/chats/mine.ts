@@ -126,6 +126,23 @@ async function changeMine(deps: ChatDeps, userId: string, chatId: string, assign
   await tellMine(deps, [{ user_id: userId, chat_id: chatId, version }])
 }
 
+/**
+ * Something of theirs in this chat changed for these members: the next version of each one's clock, taken in the order of
+ * their ids, after the chat's lock. To be told by `tellMine` after the commit.
+ */
+export async function tickMine(tx: Queryable, chatId: string, userIds: readonly string[]): Promise<Moved[]> {
+  if (userIds.length === 0) return []
+  return tx.query<Moved>(sql`
+    WITH locked AS (
+      SELECT c.user_id FROM user_clock c WHERE c.user_id = ANY(${userIds}::uuid[]) ORDER BY c.user_id FOR NO KEY UPDATE
+    ), ticked AS (
+      UPDATE user_clock c SET version = c.version + 1 FROM locked l WHERE c.user_id = l.user_id RETURNING c.user_id, c.version
+    )
+    UPDATE user_chats u SET version = t.version FROM ticked t
+    WHERE u.user_id = t.user_id AND u.chat_id = ${chatId} AND u.is_member
+    RETURNING u.user_id, u.chat_id, u.version`)
+}
+
 /** The user's clock moves on; its row is locked until the transaction ends. */
 async function tick(tx: Queryable, userId: string): Promise<number> {
   const [row] = await tx.query<{ version: number }>(

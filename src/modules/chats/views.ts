@@ -15,6 +15,7 @@ export interface ChatRow extends MyRow {
   created_at: string
   member_count: number
   version: number
+  is_public: boolean
   my_role: Role
   peer_id: string | null
   /** The user's clock at the last change of what is theirs in this chat. */
@@ -24,7 +25,7 @@ export interface ChatRow extends MyRow {
 /** These chats of this user; those that are not theirs are left out. Keys of the tables. */
 export async function chatRows(q: Queryable, userId: string, chatIds: readonly string[]): Promise<ChatRow[]> {
   return q.query<ChatRow>(sql`
-    SELECT c.id AS chat_id, c.type, c.name, c.description, c.slug, c.owner_id, c.created_at, k.member_count, k.last_seq, k.version,
+    SELECT c.id AS chat_id, c.type, c.name, c.description, c.slug, c.owner_id, c.created_at, c.is_public, k.member_count, k.last_seq, k.version,
       m.role AS my_role, m.read_seq, m.delivered_seq, u.archived_seq, u.pinned_at, u.muted_until, u.cleared_seq, u.version AS my_version,
       CASE WHEN c.type = 'dm' THEN coalesce(
         (SELECT p.user_id FROM chat_members p WHERE p.chat_id = c.id AND p.user_id <> u.user_id LIMIT 1), u.user_id) END AS peer_id

@@ -10,6 +10,9 @@ export interface Send {
   message_type: MessageType
   content: string
   reply_to_seq: number | null
+  forward_sender_id: string | null
+  forward_chat_id: string | null
+  mentions: readonly string[] | null
 }
 
 /** A chat whose counters row was locked, as it stood before the batch. */
@@ -35,6 +38,13 @@ export async function writeBatch(
 ): Promise<LockedCounters[]> {
   const ids = [...chats.keys()]
   const wait = patient ? sql`` : sql`SKIP LOCKED`
+  // Most batches mention nobody: their statement does not touch the table.
+  const mentioned = sends.some((s) => s.mentions)
+    ? sql`, mentioned AS (
+      INSERT INTO message_mentions (chat_id, user_id, seq, sender_id)
+      SELECT n.chat_id, u.user_id, n.seq, n.sender_id FROM numbered n CROSS JOIN LATERAL unnest(n.mentions) AS u(user_id)
+    )`
+    : sql``
   return db.query<LockedCounters>(sql`
     WITH expected AS (
       SELECT chat_id, acl_version FROM unnest(${ids}::uuid[], ${[...chats.values()]}::bigint[]) AS t(chat_id, acl_version)
@@ -47,12 +57,15 @@ export async function writeBatch(
     ), admitted AS (
       SELECT l.chat_id, l.last_seq, l.version FROM locked l JOIN expected e ON e.chat_id = l.chat_id AND e.acl_version = l.acl_version
     ), numbered AS (
-      SELECT i.chat_id, i.id, i.sender_id, i.client_id, i.reply_to_seq, i.message_type, i.content,
+      SELECT i.chat_id, i.id, i.sender_id, i.client_id, i.reply_to_seq, i.forward_sender_id, i.forward_chat_id, i.mentions::uuid[] AS mentions,
+        i.message_type, i.content,
         a.last_seq + row_number() OVER w AS seq, a.version + row_number() OVER w AS version
       FROM unnest(${sends.map((s) => s.chat_id)}::uuid[], ${sends.map((s) => s.id)}::uuid[], ${sends.map((s) => s.sender_id)}::uuid[],
-        ${sends.map((s) => s.client_id)}::uuid[], ${sends.map((s) => s.reply_to_seq)}::bigint[], ${sends.map((s) => s.message_type)}::text[],
+        ${sends.map((s) => s.client_id)}::uuid[], ${sends.map((s) => s.reply_to_seq)}::bigint[],
+        ${sends.map((s) => s.forward_sender_id)}::uuid[], ${sends.map((s) => s.forward_chat_id)}::uuid[],
+        ${sends.map((s) => (s.mentions ? `{${s.mentions.join(',')}}` : null))}::text[], ${sends.map((s) => s.message_type)}::text[],
         ${sends.map((s) => s.content)}::text[]) WITH ORDINALITY
-        AS i(chat_id, id, sender_id, client_id, reply_to_seq, message_type, content, n)
+        AS i(chat_id, id, sender_id, client_id, reply_to_seq, forward_sender_id, forward_chat_id, mentions, message_type, content, n)
       JOIN admitted a ON a.chat_id = i.chat_id
       WINDOW w AS (PARTITION BY i.chat_id ORDER BY i.n)
     ), moved AS (
@@ -60,8 +73,10 @@ export async function writeBatch(
       FROM (SELECT chat_id, max(seq) AS last_seq, max(version) AS version FROM numbered GROUP BY chat_id) c
       WHERE k.chat_id = c.chat_id
     ), written AS (
-      INSERT INTO messages (chat_id, seq, version, id, sender_id, client_id, created_at, reply_to_seq, message_type, content)
-      SELECT n.chat_id, n.seq, n.version, n.id, n.sender_id, n.client_id, clock.at, n.reply_to_seq, n.message_type, n.content FROM numbered n, clock
-    )
+      INSERT INTO messages (chat_id, seq, version, id, sender_id, client_id, created_at, reply_to_seq, forward_sender_id, forward_chat_id, mentions, message_type, content)
+      SELECT n.chat_id, n.seq, n.version, n.id, n.sender_id, n.client_id, clock.at, n.reply_to_seq, n.forward_sender_id, n.forward_chat_id, n.mentions,
+        n.message_type, n.content
+      FROM numbered n, clock
+    )${mentioned}
     SELECT l.chat_id, l.last_seq, l.version, l.acl_version, clock.at FROM locked l, clock`)
 }

@@ -14,6 +14,9 @@ export interface MessageRow {
   deleted_at: string | null
   pinned_at: string | null
   reply_to_seq: number | null
+  forward_sender_id: string | null
+  forward_chat_id: string | null
+  mentions: string[] | null
   changed: boolean
   message_type: MessageType
   content: string
@@ -21,7 +24,7 @@ export interface MessageRow {
 }
 
 export const columns = sql`m.chat_id, m.seq, m.version, m.id, m.sender_id, m.client_id, m.created_at, m.edited_at, m.deleted_at, m.pinned_at,
-  m.reply_to_seq, m.changed, m.message_type, m.content, m.system`
+  m.reply_to_seq, m.forward_sender_id, m.forward_chat_id, m.mentions, m.changed, m.message_type, m.content, m.system`
 
 /** Messages `lo` to `hi`, both inclusive, oldest first. Key of messages. */
 export async function messagesBetween(q: Queryable, chatId: string, lo: number, hi: number): Promise<MessageRow[]> {

@@ -1,7 +1,7 @@
 import { z } from 'zod'
 import { SendFields } from '../../protocol/commands.ts'
-import { counter, queryInt, uuid } from '../../protocol/primitives.ts'
-import { Message } from '../../protocol/resources.ts'
+import { content, counter, emoji, queryInt, time, uuid } from '../../protocol/primitives.ts'
+import { Message, Reaction, UserBrief } from '../../protocol/resources.ts'
 
 export const MessageParams = z.strictObject({ id: uuid })
 export const SendBody = z.strictObject(SendFields)
@@ -32,4 +32,37 @@ export const MessagePage = z.object({
 
 export const Status = z.strictObject({ message_id: uuid, status: z.enum(['delivered', 'read'], 'must be delivered or read') })
 export const StatusAnswer = z.object({ message: z.string(), read_seq: counter, delivered_seq: counter })
+
+export const Edit = z.strictObject({ content })
+export const EditList = z.object({
+  edits: z
+    .array(z.object({ content: z.string(), edited_at: time.describe('When this text was written') }))
+    .describe('Earlier texts, oldest first; the last 100'),
+})
+
+export const ReceiptsQuery = z.strictObject({ limit: queryInt(1, 100).default(50), cursor: uuid.optional() })
+export const ReceiptList = z.object({
+  receipts: z.array(
+    z.object({
+      user: UserBrief,
+      delivered_at: time.nullable(),
+      read_at: time.nullable().describe('Never too early; of what was read long ago, when something newer was read'),
+    }),
+  ),
+  has_more: z.boolean(),
+  next_cursor: uuid.nullable(),
+})
+
+export const Forward = z.strictObject({
+  chat_ids: z.array(uuid).min(1, 'must name a chat').max(20, 'must name at most 20 chats'),
+  client_id: uuid.optional().describe('Made by the client: the same again sends nothing twice, in none of the chats'),
+})
+export const Forwarded = z.object({ messages: z.array(Message).describe('In the order of `chat_ids`') })
+
+export const React = z.strictObject({ emoji })
+export const ReactionParams = z.strictObject({ id: uuid, emoji })
+export const ReactionList = z.object({ reactions: z.array(Reaction) })
+
+export const PinParams = z.strictObject({ id: uuid, message_id: uuid })
+export const PinList = z.object({ messages: z.array(Message).describe('The one pinned last comes first') })
 export { Message }

@@ -7,8 +7,10 @@ import { takeLimit } from '../../platform/limits/take.ts'
 import type { Stamped } from '../../platform/news.ts'
 import { frame } from '../../protocol/events.ts'
 import type { Message, MessageEvent } from '../../protocol/resources.ts'
-import type { Acl, ChatRow } from '../chats/index.ts'
+import type { ChatRow } from '../chats/index.ts'
+import { accessToWrite } from './access.ts'
 import type { MessageDeps } from './deps.ts'
+import { mentionsIn } from './mentions.ts'
 import { type MessageRow, messageById, messagesAt, messagesBetween } from './rows.ts'
 import { messageEvents, messageViews, withTicks } from './views.ts'
 import type { Written } from './writer.ts'
@@ -18,28 +20,44 @@ export interface SendInput {
   content: string
   reply_to_id?: string | undefined
   client_id?: string | undefined
-}
-
-/** Refuses whoever may not write here by this list of members. */
-export function checkMayWrite(acl: Acl | undefined, senderId: string): void {
-  const role = acl && !acl.deleted ? acl.roles.get(senderId) : undefined
-  if (!role) throw new AppError('chat_not_found')
-  if (role === 'subscriber' || (acl!.type === 'channel' && role === 'member')) throw new AppError('forbidden')
-}
-
-/** As `checkMayWrite`, but a refusal by a remembered list is decided once more by a fresh one. */
-async function accessToWrite(deps: MessageDeps, chatId: string, senderId: string): Promise<void> {
-  try {
-    checkMayWrite(await deps.acl.get(deps.db, chatId), senderId)
-  } catch {
-    deps.acl.forget(chatId)
-    checkMayWrite(await deps.acl.get(deps.db, chatId), senderId)
-  }
+  /** Of a forwarded message: who wrote it first, and the public channel it was posted in. */
+  forward_sender_id?: string | undefined
+  forward_chat_id?: string | null | undefined
 }
 
 export interface Sent {
   message: Message
   duplicate: boolean
+}
+
+/** Counts a send, over REST and WebSocket together. Rejects with `rate_limited`. */
+export const takeMessageLimit = (deps: MessageDeps, userId: string): Promise<LimitState> =>
+  takeLimit(deps.limits, 'message', userId, deps.messageRule)
+
+/** Puts a send that was found to be in order into the queue; resolves after its commit. */
+export type Prepared = () => Promise<Sent>
+
+/** Rejects where this person may not send this here. */
+export async function prepareSend(deps: MessageDeps, { user_id }: Identity, input: SendInput): Promise<Prepared> {
+  await accessToWrite(deps, input.chat_id, user_id)
+  const { chat_id, content } = input
+  const reply_to_seq = input.reply_to_id === undefined ? null : await checkReply(deps.db, chat_id, input.reply_to_id)
+  const mentions = await mentionsIn(deps, chat_id, user_id, content)
+  return async () => {
+    const written = await deps.writer.send({
+      id: newId(),
+      chat_id,
+      sender_id: user_id,
+      client_id: input.client_id ?? newId(),
+      message_type: 'text',
+      content,
+      reply_to_seq,
+      forward_sender_id: input.forward_sender_id ?? null,
+      forward_chat_id: input.forward_chat_id ?? null,
+      mentions: mentions.length > 0 ? mentions : null,
+    })
+    return answer(deps, user_id, written)
+  }
 }
 
 /**
@@ -51,30 +69,18 @@ export async function send(
   identity: Identity,
   input: SendInput,
 ): Promise<{ committed: Promise<Sent>; limit: LimitState }> {
-  const { user_id } = identity
-  const limit = await takeLimit(deps.limits, 'message', user_id, deps.messageRule)
-  await accessToWrite(deps, input.chat_id, user_id)
-  const reply_to_seq = input.reply_to_id === undefined ? null : await checkReply(deps.db, input.chat_id, input.reply_to_id)
-  const written = deps.writer.send({
-    id: newId(),
-    chat_id: input.chat_id,
-    sender_id: user_id,
-    client_id: input.client_id ?? newId(),
-    message_type: 'text',
-    content: input.content,
-    reply_to_seq,
-  })
-  const committed = written.then((done) => answer(deps, done))
+  const limit = await takeMessageLimit(deps, identity.user_id)
+  const committed = (await prepareSend(deps, identity, input))()
   // Whoever awaits it sees the refusal.
   committed.catch(() => {})
   return { committed, limit }
 }
 
 /** A new message has no ticks yet; an earlier one is shown as it stands. */
-async function answer(deps: MessageDeps, { row, event, duplicate }: Written): Promise<Sent> {
+async function answer(deps: MessageDeps, viewerId: string, { row, event, duplicate }: Written): Promise<Sent> {
   if (event && !duplicate) return { message: withTicks(event), duplicate }
   const rows = duplicate ? await messagesAt(deps.db, [row]) : [row]
-  return { message: (await messageViews(deps.db, deps.briefs, rows))[0]!, duplicate }
+  return { message: (await messageViews(deps.db, deps.briefs, viewerId, rows))[0]!, duplicate }
 }
 
 /** The seq of the message replied to; it must be in the same chat. What a message's chat is never changes, so no lock is needed. */
@@ -123,7 +129,7 @@ export interface PageQuery {
 /** `seq` has no holes, so that a page is a range of it. The chat's row gives the snapshot's version. */
 export async function listMessages(
   deps: MessageDeps,
-  q: Queryable,
+  viewerId: string,
   chat: Pick<ChatRow, 'chat_id' | 'last_seq' | 'cleared_seq' | 'version'>,
   query: PageQuery,
 ) {
@@ -142,8 +148,8 @@ export async function listMessages(
     hi = Math.min(last - offset, (query.before ?? Number.MAX_SAFE_INTEGER) - 1)
     lo = Math.max(first, hi - limit + 1)
   }
-  const rows = hi < lo ? [] : await messagesBetween(q, chat.chat_id, lo, hi)
-  const messages = await messageViews(q, deps.briefs, rows)
+  const rows = hi < lo ? [] : await messagesBetween(deps.db, chat.chat_id, lo, hi)
+  const messages = await messageViews(deps.db, deps.briefs, viewerId, rows)
   const has_more =
     query.after !== undefined ? hi < last : query.around !== undefined ? lo > first || hi < last : lo > first && hi >= lo
   return { messages, total: Math.max(0, last - chat.cleared_seq), limit, offset, has_more, version: chat.version }

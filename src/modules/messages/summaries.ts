@@ -11,15 +11,15 @@ const maxLookedAt = 5_000
 
 /**
  * Others' messages after the read cursor, up to the `last_seq` that is told beside the count, that are neither system nor deleted. Bounded by the key of messages: a chat
- * that is read to its end costs nothing, one never opened a thousand rows.
+ * that is read to its end costs nothing, one never opened a thousand rows. Mentions of the viewer beside it, by the key of message_mentions.
  */
 export async function unreadCounts(q: Queryable, viewerId: string, standings: readonly Standing[]): Promise<Map<string, Unread>> {
   const behind = standings.filter((s) => s.last_seq > Math.max(s.read_seq, s.cleared_seq))
   const rows =
     behind.length === 0
       ? []
-      : await q.query<{ chat_id: string; unread_count: number }>(sql`
-    SELECT t.chat_id, n.unread_count
+      : await q.query<{ chat_id: string } & Unread>(sql`
+    SELECT t.chat_id, n.unread_count, c.mention_count
     FROM unnest(${behind.map((s) => s.chat_id)}::uuid[],
       ${behind.map((s) => Math.max(s.read_seq, s.cleared_seq, s.last_seq - maxLookedAt))}::bigint[], ${behind.map((s) => s.last_seq)}::bigint[])
       AS t(chat_id, after, last_seq)
@@ -29,9 +29,16 @@ export async function unreadCounts(q: Queryable, viewerId: string, standings: re
         WHERE m.chat_id = t.chat_id AND m.seq > t.after AND m.seq <= t.last_seq AND m.sender_id <> ${viewerId} AND m.message_type <> 'system' AND m.deleted_at IS NULL
         LIMIT ${maxUnread}
       ) AS few
-    ) AS n`)
-  const counts = new Map(rows.map((row) => [row.chat_id, row.unread_count]))
-  return new Map(standings.map(({ chat_id }) => [chat_id, { unread_count: counts.get(chat_id) ?? 0, mention_count: 0 }]))
+    ) AS n
+    CROSS JOIN LATERAL (
+      SELECT count(*)::int AS mention_count FROM (
+        SELECT 1 FROM message_mentions m
+        WHERE m.chat_id = t.chat_id AND m.user_id = ${viewerId} AND m.seq > t.after AND m.seq <= t.last_seq
+        LIMIT ${maxUnread}
+      ) AS few
+    ) AS c`)
+  const counts = new Map(rows.map(({ chat_id, ...unread }) => [chat_id, unread]))
+  return new Map(standings.map(({ chat_id }) => [chat_id, counts.get(chat_id) ?? { unread_count: 0, mention_count: 0 }]))
 }
 
 export async function summaries(
@@ -46,7 +53,7 @@ export async function summaries(
     q,
     shown.map(({ chat_id, last_seq }) => ({ chat_id, seq: last_seq })),
   )
-  const messages = new Map((await messageViews(q, briefs, rows)).map((message) => [message.chat_id, message]))
+  const messages = new Map((await messageViews(q, briefs, viewerId, rows)).map((message) => [message.chat_id, message]))
   return new Map(
     standings.map(({ chat_id }) => [chat_id, { last_message: messages.get(chat_id) ?? null, ...unread.get(chat_id)! }]),
   )

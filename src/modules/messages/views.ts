@@ -1,6 +1,7 @@
 import { type Queryable, sql } from '../../platform/db/db.ts'
-import type { Message, MessageEvent, ReplyTo, UserBrief } from '../../protocol/resources.ts'
+import type { Message, MessageEvent, Reaction, ReplyTo, UserBrief } from '../../protocol/resources.ts'
 import { systemMessage } from '../chats/index.ts'
+import { reactionsOf } from './reaction-rows.ts'
 import { type MessageRow, messagesAt } from './rows.ts'
 
 /** Messages as they are shown: neutral for events, with ticks for a reader. However many, the number of queries is the same. */
@@ -10,7 +11,7 @@ type Briefs = (ids: readonly string[]) => Promise<Map<string, UserBrief>>
 /** Code points of a quoted message that are shown. */
 const quoteLength = 200
 
-const place = (chatId: string, seq: number) => `${chatId} ${seq}`
+export const place = (chatId: string, seq: number) => `${chatId} ${seq}`
 
 function firstCodePoints(text: string, count: number): string {
   if (text.length <= count) return text
@@ -19,18 +20,54 @@ function firstCodePoints(text: string, count: number): string {
     .join('')
 }
 
-/** The same for everyone. Quotes are read now, so that a reply never shows what was deleted before it. */
-export async function messageEvents(q: Queryable, briefs: Briefs, rows: readonly MessageRow[]): Promise<MessageEvent[]> {
+/** Messages with what is shown beside them, but for the people: those are asked for when no transaction is under way. */
+export interface Parts {
+  rows: readonly MessageRow[]
+  quoted: ReadonlyMap<string, MessageRow>
+  reactions: ReadonlyMap<string, readonly Reaction[]>
+  /** Everybody whose name is shown. */
+  people: string[]
+}
+
+/** Quotes are read now, so that a reply never shows what was deleted before it. `viewerId`: whose own reactions are marked. */
+export async function partsOf(q: Queryable, rows: readonly MessageRow[], viewerId?: string): Promise<Parts> {
   const quotedAt = rows
     .filter((row) => row.reply_to_seq !== null)
     .map((row) => ({ chat_id: row.chat_id, seq: row.reply_to_seq! }))
   const quoted = await messagesAt(q, quotedAt)
-  const people = await briefs([...new Set([...rows, ...quoted].map((row) => row.sender_id))])
-  const quotes = new Map(quoted.map((row) => [place(row.chat_id, row.seq), quote(row, people.get(row.sender_id)!)]))
+  // What never changed has no reactions.
+  const reactions = await reactionsOf(
+    q,
+    rows.filter((row) => row.changed && row.deleted_at === null),
+    viewerId,
+  )
+  const people = new Set([...rows, ...quoted].map((row) => row.sender_id))
+  for (const { forward_sender_id } of rows) if (forward_sender_id !== null) people.add(forward_sender_id)
+  return {
+    rows,
+    quoted: new Map(quoted.map((row) => [place(row.chat_id, row.seq), row])),
+    reactions,
+    people: [...people],
+  }
+}
+
+/** In the order of `rows`. */
+export function compose({ rows, quoted, reactions }: Parts, people: ReadonlyMap<string, UserBrief>): MessageEvent[] {
   return rows.map((row) => {
-    const sender = people.get(row.sender_id)!
-    return neutral(row, sender, row.reply_to_seq === null ? null : (quotes.get(place(row.chat_id, row.reply_to_seq)) ?? null))
+    const original = row.reply_to_seq === null ? undefined : quoted.get(place(row.chat_id, row.reply_to_seq))
+    return neutral(
+      row,
+      people,
+      original ? quote(original, people.get(original.sender_id)!) : null,
+      reactions.get(place(row.chat_id, row.seq)) ?? [],
+    )
   })
+}
+
+/** The same for everyone. */
+export async function messageEvents(q: Queryable, briefs: Briefs, rows: readonly MessageRow[]): Promise<MessageEvent[]> {
+  const parts = await partsOf(q, rows)
+  return compose(parts, await briefs(parts.people))
 }
 
 function quote(row: MessageRow, sender: UserBrief): ReplyTo {
@@ -44,11 +81,22 @@ function quote(row: MessageRow, sender: UserBrief): ReplyTo {
   }
 }
 
-function neutral(row: MessageRow, sender: UserBrief, reply_to: ReplyTo | null): MessageEvent {
+function neutral(
+  row: MessageRow,
+  people: ReadonlyMap<string, UserBrief>,
+  reply_to: ReplyTo | null,
+  reactions: readonly Reaction[],
+): MessageEvent {
   const { id, chat_id, seq, version, client_id, created_at, message_type, content, edited_at, deleted_at, pinned_at, system } =
     row
+  const sender = people.get(row.sender_id)!
   if (system)
-    return { ...systemMessage({ id, chat_id, seq, version, client_id, created_at, sender, system }), deleted_at, pinned_at }
+    return {
+      ...systemMessage({ id, chat_id, seq, version, client_id, created_at, sender, system }),
+      reactions: [...reactions],
+      deleted_at,
+      pinned_at,
+    }
   return {
     id,
     chat_id,
@@ -60,16 +108,24 @@ function neutral(row: MessageRow, sender: UserBrief, reply_to: ReplyTo | null): 
     message_type,
     content,
     reply_to,
-    forwarded_from: null,
+    forwarded_from: attribution(row, people),
     media: [],
-    mentions: [],
-    reactions: [],
+    mentions: row.mentions ?? [],
+    reactions: [...reactions],
     system: null,
     is_edited: edited_at !== null,
     edited_at,
     deleted_at,
     pinned_at,
     created_at,
+  }
+}
+
+function attribution(row: MessageRow, people: ReadonlyMap<string, UserBrief>): MessageEvent['forwarded_from'] {
+  if (row.forward_sender_id === null) return null
+  return {
+    ...(row.forward_chat_id !== null && { chat_id: row.forward_chat_id }),
+    sender: people.get(row.forward_sender_id)!,
   }
 }
 
@@ -92,12 +148,17 @@ async function ticksOf(q: Queryable, rows: readonly MessageRow[]): Promise<Map<s
   return new Map(found.map((ticks) => [place(ticks.chat_id, ticks.seq), ticks]))
 }
 
-/** With delivered and read counts, in the order of `rows`. */
-export async function messageViews(q: Queryable, briefs: Briefs, rows: readonly MessageRow[]): Promise<Message[]> {
+/** With the viewer's own reactions marked and delivered and read counts, in the order of `rows`. */
+export async function messageViews(
+  q: Queryable,
+  briefs: Briefs,
+  viewerId: string,
+  rows: readonly MessageRow[],
+): Promise<Message[]> {
   if (rows.length === 0) return []
-  const events = await messageEvents(q, briefs, rows)
+  const parts = await partsOf(q, rows, viewerId)
   const ticks = await ticksOf(q, rows)
-  return events.map((event) => withTicks(event, ticks.get(place(event.chat_id, event.seq))))
+  return compose(parts, await briefs(parts.people)).map((event) => withTicks(event, ticks.get(place(event.chat_id, event.seq))))
 }
 
 /** Without anybody else to receive it, a message (in one's saved messages, say) counts as sent. */

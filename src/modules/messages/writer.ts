@@ -298,15 +298,10 @@ export function createWriter(deps: WriterDeps): Writer {
 }
 
 function messageRow(send: Send, counters: LockedCounters): MessageRow {
-  const { id, chat_id, sender_id, client_id, message_type, content, reply_to_seq } = send
+  const { mentions, ...sent } = send
   return {
-    id,
-    chat_id,
-    sender_id,
-    client_id,
-    message_type,
-    content,
-    reply_to_seq,
+    ...sent,
+    mentions: mentions && [...mentions],
     seq: counters.last_seq,
     version: counters.version,
     created_at: counters.at,

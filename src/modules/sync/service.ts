@@ -146,6 +146,7 @@ async function describe(
     await messageViews(
       tx,
       chats.briefs,
+      userId,
       [...changed.values(), ...newest.values()].flatMap((found) => found.rows),
     ),
     (message) => message.chat_id,

@@ -2,7 +2,7 @@ import { sql } from '../../platform/db/db.ts'
 import type { Limiter } from '../../platform/limiter.ts'
 import type { Stamped } from '../../platform/news.ts'
 import { frame } from '../../protocol/events.ts'
-import type { Me } from '../../protocol/resources.ts'
+import type { Me, MessageEvent } from '../../protocol/resources.ts'
 import { type ChatDeps, changedMembers, chatRows, chatViews, type LockedChat, memberViews, neutralChat } from '../chats/index.ts'
 import { changedMessages, messageEvents, newMessage } from '../messages/index.ts'
 
@@ -41,8 +41,8 @@ export function chatChanges(deps: StreamDeps, chatId: string, since: number): Pr
       const found = (await changedMessages(tx, [range], pageSize, pageBytes)).get(chatId)!
       const until = found.cut ? found.rows.at(-1)!.version : chat.version
       const untold: Untold[] = []
-      for (const message of await messageEvents(tx, deps.chats.briefs, found.rows))
-        untold.push({ version: message.version, frame: (prev) => newMessage(message, prev).frame })
+      for (const [n, message] of (await messageEvents(tx, deps.chats.briefs, found.rows)).entries())
+        untold.push(untoldMessage(message, found.rows[n]!.changed))
       const members = await changedMembers(tx, [{ chat_id: chatId, since, until }])
       const views = await memberViews(deps.chats, members)
       for (const [n, { user_id, version, left_at }] of members.entries()) {
@@ -72,6 +72,24 @@ export function chatChanges(deps: StreamDeps, chatId: string, since: number): Pr
       return { events: chain(untold, since), version: until, more: until < chat.version }
     }),
   )
+}
+
+/**
+ * A message that changed since it was sent is told as changed, whether or not it was heard of before. Who reacted is not
+ * in it, so that it follows on from nothing but the version right before: a client that has less asks `sync`.
+ */
+function untoldMessage(message: MessageEvent, changed: boolean): Untold {
+  const { chat_id, version, id: message_id, seq } = message
+  if (!changed) return { version, frame: (prev) => newMessage(message, prev).frame }
+  return {
+    version,
+    frame: (last) => {
+      const prev = message.reactions.length > 0 ? version - 1 : last
+      return message.deleted_at === null
+        ? frame({ type: 'message_edited', chat_id, version, prev, message })
+        : frame({ type: 'message_deleted', chat_id, version, prev, message_id, seq, message })
+    },
+  }
 }
 
 /** In the order of their versions, each following on from the one before it. */

@@ -2,5 +2,15 @@ export { type BriefCache, createBriefCache } from './briefs.ts'
 export type { UserStamped, UsersDeps } from './deps.ts'
 export { usersRoutes } from './routes.ts'
 export { displayName } from './schema.ts'
-export { briefs, checkReachable, createUser, deletedName, existingUsers, meOf, publicUsers, sweepDeleted } from './service.ts'
+export {
+  briefs,
+  checkReachable,
+  createUser,
+  deletedName,
+  existingUsers,
+  meOf,
+  publicUsers,
+  sweepDeleted,
+  usersByName,
+} from './service.ts'
 export { tickClock } from './store.ts'

@@ -170,6 +170,11 @@ export async function sweepDeleted(deps: Pick<UsersDeps, 'db' | 'onDeleted'>): P
   for (const { id } of await store.selectRecentlyDeleted(deps.db)) await deps.onDeleted(id)
 }
 
+/** Ids by lower-case username; who does not exist is left out. */
+export async function usersByName(db: Queryable, names: readonly string[]): Promise<Map<string, string>> {
+  return new Map((await store.selectByName(db, names)).map(({ name, id }) => [name, id]))
+}
+
 /** Those of these who exist and are not deleted. */
 export async function existingUsers(db: Queryable, ids: readonly string[]): Promise<Set<string>> {
   return new Set((await store.selectExisting(db, ids)).map(({ id }) => id))

@@ -128,6 +128,13 @@ export async function blankUser(tx: Queryable, id: string, checked: string, disp
   return rows.length > 0
 }
 
+/** Ids by lower-case username. Index users_username. */
+export function selectByName(db: Queryable, names: readonly string[]): Promise<{ name: string; id: string }[]> {
+  return db.query(
+    sql`SELECT lower(username) AS name, id FROM users WHERE lower(username) = ANY(${names}::text[]) AND deleted_at IS NULL`,
+  )
+}
+
 export function selectExisting(
   db: Queryable,
   ids: readonly string[],

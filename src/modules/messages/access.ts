@@ -1,0 +1,76 @@
+import type { Queryable } from '../../platform/db/db.ts'
+import { AppError } from '../../platform/errors.ts'
+import { type Acl, type AclCache, type Change, type ChatDeps, type ChatRow, changeChat, chatRows } from '../chats/index.ts'
+import { type MessageRow, messageById, messagesAt } from './rows.ts'
+
+/** Who may see a message, and who may do what in a chat. */
+
+/** Refuses whoever may not write here by this list of members. */
+export function checkMayWrite(acl: Acl | undefined, userId: string): void {
+  const role = roleIn(acl, userId)
+  if (role === 'subscriber' || (acl!.type === 'channel' && role === 'member')) throw new AppError('forbidden')
+}
+
+/** Reacting is for readers too. */
+export function checkMayReact(acl: Acl | undefined, userId: string): void {
+  roleIn(acl, userId)
+}
+
+function roleIn(acl: Acl | undefined, userId: string) {
+  const role = acl && !acl.deleted ? acl.roles.get(userId) : undefined
+  if (!role) throw new AppError('chat_not_found')
+  return role
+}
+
+/** As `checkMayWrite`, but a refusal by a remembered list is decided once more by a fresh one. */
+export async function accessToWrite(deps: { db: Queryable; acl: AclCache }, chatId: string, userId: string): Promise<void> {
+  try {
+    checkMayWrite(await deps.acl.get(deps.db, chatId), userId)
+  } catch {
+    deps.acl.forget(chatId)
+    checkMayWrite(await deps.acl.get(deps.db, chatId), userId)
+  }
+}
+
+/** A message and its chat. Rejects with `message_not_found` for whoever may not see both. */
+export async function accessMessage(
+  chats: Pick<ChatDeps, 'db'>,
+  userId: string,
+  messageId: string,
+): Promise<{ row: MessageRow; chat: ChatRow }> {
+  const row = await messageById(chats.db, messageId)
+  const chat = row && (await chatRows(chats.db, userId, [row.chat_id]))[0]
+  if (!row || !chat || row.seq <= chat.cleared_seq) throw new AppError('message_not_found')
+  return { row, chat }
+}
+
+/**
+ * Changes one message under its chat's lock. `work` gets it as it stands there, and the list of members that holds there.
+ * Rejects with `message_not_found` for whoever may not see it (any more).
+ */
+export async function changeMessage<T>(
+  chats: ChatDeps,
+  actorId: string,
+  messageId: string,
+  work: (change: Change, row: MessageRow, acl: Acl) => Promise<T>,
+): Promise<T> {
+  const { row: known } = await accessMessage(chats, actorId, messageId)
+  try {
+    return await changeChat(chats, known.chat_id, async (change) => {
+      const acl = await aclUnderLock(chats, change)
+      if (!acl || (await change.roleOf(actorId)) === undefined) throw new AppError('message_not_found')
+      const [row] = await messagesAt(change.tx, [known])
+      return work(change, row!, acl)
+    })
+  } catch (error) {
+    throw error instanceof AppError && error.code === 'chat_not_found' ? new AppError('message_not_found') : error
+  }
+}
+
+/** The remembered list where it is the one that holds, else read anew: nobody changes it while the lock is held. */
+async function aclUnderLock(chats: ChatDeps, { tx, chat }: Change): Promise<Acl | undefined> {
+  const known = await chats.acl.get(tx, chat.id)
+  if (known?.acl_version === chat.acl_version) return known
+  chats.acl.forget(chat.id)
+  return chats.acl.get(tx, chat.id)
+}

@@ -1,0 +1,34 @@
+import { AppError } from '../../platform/errors.ts'
+import type { Identity } from '../../platform/identity.ts'
+import type { Message } from '../../protocol/resources.ts'
+import { accessMessage } from './access.ts'
+import type { MessageDeps } from './deps.ts'
+import { type Prepared, prepareSend, takeMessageLimit } from './service.ts'
+
+/**
+ * Sends a message on to several chats, each as a message of its own that names who wrote it first. All are checked before
+ * the first is sent, so that a refusal leaves no trace. Rejects with `message_not_found`, `message_deleted`, `not_editable`,
+ * and with what a send to any of the chats would be refused with. Resolves in the order of `chatIds`.
+ */
+export async function forward(
+  deps: MessageDeps,
+  identity: Identity,
+  messageId: string,
+  { chat_ids, client_id }: { chat_ids: readonly string[]; client_id?: string | undefined },
+): Promise<Message[]> {
+  const { row, chat } = await accessMessage(deps.chats, identity.user_id, messageId)
+  if (row.deleted_at !== null) throw new AppError('message_deleted')
+  if (row.message_type === 'system' || row.message_type === 'call') throw new AppError('not_editable')
+  // What was forwarded before keeps its first author.
+  const source = {
+    forward_sender_id: row.forward_sender_id ?? row.sender_id,
+    forward_chat_id: row.forward_sender_id !== null ? row.forward_chat_id : chat.is_public ? chat.chat_id : null,
+  }
+  const prepared: Prepared[] = []
+  for (const chat_id of new Set(chat_ids)) {
+    await takeMessageLimit(deps, identity.user_id)
+    // The same client_id serves every chat: it is unique within one.
+    prepared.push(await prepareSend(deps, identity, { chat_id, content: row.content, client_id, ...source }))
+  }
+  return (await Promise.all(prepared.map((send) => send()))).map(({ message }) => message)
+}
