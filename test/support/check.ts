@@ -36,6 +36,7 @@ export const rest = (servers: () => TestServers) => ({
   get: (as: Account, path: string, at = 0) => servers().call('GET', path, { as, at }),
   post: (as: Account, path: string, body?: unknown, at = 0) => servers().call('POST', path, { as, body, at }),
   patch: (as: Account, path: string, body: unknown, at = 0) => servers().call('PATCH', path, { as, body, at }),
+  put: (as: Account, path: string, body?: unknown, at = 0) => servers().call('PUT', path, { as, body, at }),
   remove: (as: Account, path: string, at = 0) => servers().call('DELETE', path, { as, at }),
   /** As many new accounts; destructured, each is there. */
   people: async (count: number) => (await Promise.all(Array.from({ length: count }, () => servers().register()))) as People,
