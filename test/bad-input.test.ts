@@ -34,6 +34,7 @@ const known = (operation: Operation) => ({
   user_id: ben.id,
   member_id: ben.id,
   client_id: crypto.randomUUID(),
+  emoji: '%F0%9F%91%8D',
 })
 
 interface Refusal {
@@ -161,7 +162,7 @@ describe('chats, messages, sync', () => {
       if (!/^\/(chats\/\{id\}|messages)/.test(operation.path)) continue
       for (const who of [stranger, former]) {
         const answer = await send(operation, valid, who.token)
-        const code = operation.path.startsWith('/messages/') ? 'message_not_found' : 'chat_not_found'
+        const code = /^\/messages\/|\{message_id\}/.test(operation.path) ? 'message_not_found' : 'chat_not_found'
         expect([answer.status, JSON.parse(answer.text).code, flaw(answer)], operation.name).toEqual([404, code, undefined])
       }
     }

@@ -149,7 +149,7 @@ test('every route answers as it says', async () => {
   const client_id = crypto.randomUUID()
   const { body: sent } = await call<{ id: string }>('POST /messages', '/messages', anna, {
     chat_id: group.id,
-    content: '<b>é\u{1f600}',
+    content: '<b>é\u{1f600} @benno',
     client_id,
   })
   await call('POST /messages', '/messages', anna, { chat_id: group.id, content: 'again', client_id })
@@ -163,6 +163,26 @@ test('every route answers as it says', async () => {
   await call('POST /chats/{id}/read', `${chat}/read`, carl)
   await call('GET /chats', '/chats', anna)
   await call('GET /chats', '/chats?archived=true', ben)
+
+  // --- what becomes of messages
+  const message = `/messages/${sent.id}`
+  await call('PATCH /messages/{id}', message, anna, { content: 'edited, @benno' })
+  await call('PATCH /messages/{id}', message, ben, { content: 'not mine' })
+  await call('GET /messages/{id}/edits', `${message}/edits`, ben)
+  await call('GET /messages/{id}/receipts', `${message}/receipts`, anna)
+  await call('GET /messages/{id}/receipts', `${message}/receipts`, ben)
+  await call('POST /messages/{id}/reactions', `${message}/reactions`, ben, { emoji: '👍' })
+  await call('POST /messages/{id}/reactions', `${message}/reactions`, ben, { emoji: 'no' })
+  await call('PUT /chats/{id}/pins/{message_id}', `${chat}/pins/${sent.id}`, anna)
+  await call('GET /chats/{id}/pins', `${chat}/pins`, ben)
+  await call('GET /messages/{id}', message, ben)
+  await call('DELETE /chats/{id}/pins/{message_id}', `${chat}/pins/${sent.id}`, anna)
+  await call('DELETE /messages/{id}/reactions/{emoji}', `${message}/reactions/${encodeURIComponent('👍')}`, ben)
+  await call('POST /messages/{id}/forward', `${message}/forward`, anna, { chat_ids: [dm.id, group.id] })
+  await call('DELETE /messages/{id}', message, ben)
+  await call('DELETE /messages/{id}', message, anna)
+  await call('PATCH /messages/{id}', message, anna, { content: 'too late' })
+  await call('GET /messages/{id}', message, ben)
   await call('POST /sync', '/sync', carl, {})
   await call('POST /sync', '/sync', eve, { chats: { [group.id]: 1 } })
 

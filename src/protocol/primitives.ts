@@ -47,10 +47,11 @@ export const content = text(1, 10_000).refine((value) => value.trim() !== '', 'm
  */
 export const emoji = z
   .string()
+  .min(1, 'must be one emoji')
   .max(64, 'must be one emoji')
+  .meta({ format: 'emoji', examples: ['👍'] })
   .transform((value) => (rgiEmoji.test(`${value}\uFE0F`) ? `${value}\uFE0F` : value))
   .refine((value) => rgiEmoji.test(value) || /^\p{Extended_Pictographic}\uFE0F?$/u.test(value), 'must be one emoji')
-  .meta({ minLength: 1, maxLength: 64, examples: ['👍'] })
 
 const rgiEmoji = /^\p{RGI_Emoji}$/v
 

@@ -85,18 +85,9 @@ function badBodies(
   return bodies
 }
 
+const smile = '%F0%9F%98%80'
 const badTexts: Record<string, string[]> = {
-  uuid: [
-    'x',
-    '1',
-    '0',
-    '%00',
-    "'%20OR%201=1--",
-    '__proto__',
-    'constructor',
-    '%F0%9F%98%80',
-    '01890a5d-ac96-774b-bcce-b302099a8057x',
-  ],
+  uuid: ['x', '1', '0', '%00', "'%20OR%201=1--", '__proto__', 'constructor', smile, '01890a5d-ac96-774b-bcce-b302099a8057x'],
   integer: ['x', '-1', '1.5', '1e3', '0x10', '%20', '', '9007199254740993', '9'.repeat(400), '%00', 'NaN', 'Infinity', '1,2'],
   enum: ['x', '', '1', 'TRUE', '%00', 'null'],
   string: ['', '%00', 'x'.repeat(4_000)],
@@ -113,7 +104,7 @@ export function badRequests(document: Document, operation: Operation, known: Rec
   for (const { name, in: place, schema } of operation.parameters) {
     if (place === 'path') {
       const values = [...badTexts.uuid!, '%ff', '%', '..%2F..%2Fetc', 'x'.repeat(300), '%E0%80']
-      for (const value of values)
+      for (const value of values.filter((value) => schema.format !== 'emoji' || value !== smile))
         bad.push({ what: `${name} ${value}`, path: fill(operation, { ...known, [name]: value }), ...valid })
       continue
     }

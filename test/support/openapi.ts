@@ -16,6 +16,7 @@ export interface Schema {
   maxLength?: number
   minItems?: number
   maxItems?: number
+  examples?: unknown[]
 }
 
 export interface Parameter {
@@ -94,6 +95,7 @@ export function sample(document: Document, given: Schema, name: string, known: R
   const first = schema.oneOf?.[0] ?? schema.anyOf?.[0]
   if (first) return sample(document, first, name, known, all)
   if (schema.enum) return schema.enum[0]
+  if (schema.examples) return schema.examples[0]
   if (schema.format === 'uuid') return known[name] ?? known.id
   if (schema.format === 'date-time') return '2030-01-15T10:05:00.000Z'
   if (schema.format === 'email') return 'somebody@example.org'
