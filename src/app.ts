@@ -34,7 +34,7 @@ import {
   tellWritten,
   unreadCounts,
 } from './modules/messages/index.ts'
-import { createOnline, createSignals } from './modules/presence/index.ts'
+import { createOnline, createSignals, presenceRoutes } from './modules/presence/index.ts'
 import { chatAdded, chatChanges, type SyncDeps, sync, syncRoutes, userChanges } from './modules/sync/index.ts'
 import {
   briefs,
@@ -126,7 +126,7 @@ export async function createServer(context: Context): Promise<Server> {
     },
   })
   const online = createOnline({ db, news: hub, store: presence, onError })
-  const signals = createSignals({ news: hub, store: presence, hears: (userId, chatId) => hub.hears(userId, chatId) })
+  const signals = createSignals({ db, news: hub, store: presence, hears: (userId, chatId) => hub.hears(userId, chatId) })
 
   // --- chats, messages, sync ---
   const acl = createAclCache()
@@ -235,6 +235,7 @@ export async function createServer(context: Context): Promise<Server> {
       chatRoutes(api, chats, cursors)
       messageRoutes(api, messages, cursors)
       syncRoutes(api, streams)
+      presenceRoutes(api, signals)
     },
     { prefix: '/api/v1' },
   )

@@ -1,6 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { afterAll, beforeAll, expect, test, vi } from 'vitest'
 import { startServers, type TestServers } from './support/server.ts'
+import { Stream } from './support/stream.ts'
 import { until, Wire } from './support/wire.ts'
 
 /** A peer that is silent for 60 s is dropped. Intervals and the clock are the test's; everything else takes its time. */
@@ -24,7 +25,8 @@ test('pings come every 25 s; who answers stays, who does not is cut', async () =
   const silent = new Wire(url, `/ws?token=${token}`, { autoPong: false })
   const pings: number[] = []
   silent.socket.on('ping', () => pings.push(Date.now()))
-  await Promise.all([answering, speaking, silent].map((wire) => wire.type('ready')))
+  const streaming = await Stream.open(url, token)
+  await Promise.all([answering, speaking, silent, streaming].map((wire) => wire.type('ready')))
   const begun = Date.now()
   for (let second = 0; second < 95; second += 1) {
     if (second % 20 === 0) speaking.send({ type: 'ping' })
@@ -39,6 +41,10 @@ test('pings come every 25 s; who answers stays, who does not is cut', async () =
   expect(pings.length).toBeLessThanOrEqual(3)
   expect(pings[1]! - pings[0]!).toBe(25_000)
   expect(Date.now() - begun).toBe(95_000)
+  // A stream cannot answer: that what keeps it open is taken is enough.
+  expect(streaming.all.filter(({ comment }) => comment !== undefined).length).toBeGreaterThanOrEqual(3)
+  expect(streaming.ended).toBe(false)
+  streaming.end()
   for (const wire of [answering, speaking]) {
     expect(wire.code).toBeUndefined()
     expect(await wire.ask({ type: 'ping' })).toMatchObject({ type: 'pong' })

@@ -161,6 +161,7 @@ test('every route answers as it says', async () => {
   await call('GET /messages/{id}', `/messages/${sent.id}`, eve)
   await call('POST /messages/status', '/messages/status', ben, { message_id: sent.id, status: 'read' })
   await call('POST /chats/{id}/read', `${chat}/read`, carl)
+  await call('POST /chats/{id}/typing', `${chat}/typing`, carl)
   await call('GET /chats', '/chats', anna)
   await call('GET /chats', '/chats?archived=true', ben)
 

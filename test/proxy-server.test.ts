@@ -66,6 +66,32 @@ it('lets two people talk over https and wss', async () => {
   expect(JSON.parse(String(devices.body)).sessions).toMatchObject([{ ip: '127.0.0.7', current: true }])
 })
 
+it('streams events to whoever has no WebSocket, each at once', async () => {
+  const { body: anna } = await post('/auth/login', { login: 'anna_tls', password: 'Secret123' })
+  const chat = (await post('/chats', { type: 'dm', member_ids: [anna.user_id] }, anna.token)).body
+  const stream = await caddy.open(`/api/v1/events?token=${anna.token}`, { headers: { 'accept-encoding': 'gzip, zstd, br' } })
+  expect(stream.statusCode).toBe(200)
+  expect(stream.headers['content-type']).toBe('text/event-stream')
+  expect(stream.headers['content-encoding']).toBeUndefined()
+  let text = ''
+  stream.on('data', (chunk) => {
+    text += chunk
+  })
+  await expect.poll(() => text).toContain('"type":"user_chats"')
+  // Each is sent only when the one before has arrived.
+  for (let n = 1; n <= 3; n += 1) {
+    await post('/messages', { chat_id: chat.id, content: `event ${n}` }, anna.token)
+    await expect.poll(() => text).toContain(`event ${n}`)
+  }
+  const { hub } = servers.instances[0]!.server
+  expect(hub.size.users).toBe(1)
+  stream.destroy()
+  await expect.poll(() => hub.size.users).toBe(0)
+
+  const refused = await caddy.get('/api/v1/events?token=x.y.z')
+  expect([refused.status, JSON.parse(String(refused.body)).code]).toEqual([401, 'invalid_token'])
+})
+
 it('refuses a page of another origin', async () => {
   const { body } = await post('/auth/login', { login: 'anna_tls', password: 'Secret123' })
   const socket = caddy.socket(`/ws?token=${body.token}`, { origin: 'https://evil.test' })

@@ -97,6 +97,7 @@ test('silent and stubborn connections do not keep it from stopping', async () =>
   await Promise.all([waiting.opened, signedIn.type('ready'), deaf.type('ready')])
   // Hears no close, and answers none.
   deaf.socket.pause()
+  raw(`GET /api/v1/events?token=${token} HTTP/1.1\r\nHost: x\r\n\r\n`)
   // Being let in just now.
   const arriving = Array.from({ length: 20 }, () => new Wire(server.url, `/ws?token=${token}`))
   await arriving[0]!.opened

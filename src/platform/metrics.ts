@@ -32,7 +32,11 @@ export function createMetrics() {
       buckets: [0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5],
       registers,
     }),
-    sockets: new Gauge({ name: 'parley_websocket_connections', help: 'Open WebSocket connections', registers }),
+    sockets: new Gauge({
+      name: 'parley_websocket_connections',
+      help: 'Open live connections, event streams among them',
+      registers,
+    }),
     /** Counted by hand, because they are too many to look a counter up for each: read at every scrape. */
     frames,
     closes: new Counter({

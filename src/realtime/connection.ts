@@ -1,16 +1,15 @@
-import type { Socket } from 'node:net'
 import sjson from 'secure-json-parse'
-import type { WebSocket } from 'ws'
 import type { Outcome } from '../platform/command.ts'
 import { AppError, errorBody } from '../platform/errors.ts'
 import type { Identity } from '../platform/identity.ts'
 import { type CloseReason, closeCodes } from '../protocol/close-codes.ts'
 import { encodeFrame } from './frames.ts'
+import type { Line, Sink } from './line.ts'
 import type { Peer } from './local.ts'
 import { Outbox } from './outbox.ts'
 
 /**
- * One WebSocket: `waiting` for auth -> `joining` (subscribing; events of that time are left to `sync`) -> `open` -> `draining` (nothing
+ * One live connection, over a WebSocket or an event stream: `waiting` for auth -> `joining` (subscribing; events of that time are left to `sync`) -> `open` -> `draining` (nothing
  * new is begun) -> `closed`. Frames are carried out one after the other in the order they
  * came; a command may say that only its answer is still to come (a send that waits for its commit), then the next begins.
  * Both queues are bounded: what comes in pauses the socket, what goes out closes it (4008).
@@ -22,9 +21,9 @@ const maxWaiting = 64
 const maxPending = 256
 
 export interface ConnectionOptions {
-  ws: WebSocket
-  /** The socket below, which ready-made frames are written to. */
-  socket: Socket
+  line: Line
+  /** What ready-made frames are written to: the socket below the WebSocket. */
+  sink: Sink
   /** Carries out one frame. Rejects with AppError where it is refused. */
   run: (connection: Connection, frame: Record<string, unknown>) => Promise<Outcome>
   onClose: (connection: Connection) => void
@@ -52,13 +51,13 @@ export class Connection implements Peer {
 
   constructor(options: ConnectionOptions) {
     this.#options = options
-    this.#outbox = new Outbox(options.socket, () => this.close('too_slow'))
+    this.#outbox = new Outbox(options.sink, () => this.close('too_slow'))
     // Handlers first: a frame sent right after the handshake must find them.
-    options.ws.on('message', (data: Buffer, isBinary: boolean) => this.#heard(data, isBinary))
-    options.ws.on('pong', () => this.#signOfLife())
-    options.ws.on('ping', () => this.#signOfLife())
-    options.ws.on('error', () => {})
-    options.ws.on('close', () => this.#closed())
+    options.line.on('message', (data: Buffer, isBinary: boolean) => this.#heard(data, isBinary))
+    options.line.on('pong', () => this.#signOfLife())
+    options.line.on('ping', () => this.#signOfLife())
+    options.line.on('error', () => {})
+    options.line.on('close', () => this.#closed())
   }
 
   /** Chats on this connection's screen; made when first asked for, as most connections never need it. */
@@ -124,11 +123,11 @@ export class Connection implements Peer {
   /** The peer is gone without a word: there is nobody to say goodbye to. */
   cut(): void {
     this.#closed()
-    this.#options.ws.terminate()
+    this.#options.line.terminate()
   }
 
   ping(): void {
-    if (this.state !== 'closed') this.#options.ws.ping()
+    if (this.state !== 'closed') this.#options.line.ping()
   }
 
   close(reason: CloseReason): void {
@@ -139,10 +138,10 @@ export class Connection implements Peer {
     if (reason === 'too_slow') this.#outbox.discard()
     else this.#outbox.flush()
     this.#closed()
-    this.#options.ws.close(code, text)
+    this.#options.line.close(code, text)
     // A peer that does not answer the close in time is cut off.
-    const { ws } = this.#options
-    setTimeout(() => ws.terminate(), reason === 'too_slow' ? 500 : 3_000).unref()
+    const { line } = this.#options
+    setTimeout(() => line.terminate(), reason === 'too_slow' ? 500 : 3_000).unref()
   }
 
   #closed(): void {
@@ -232,7 +231,7 @@ export class Connection implements Peer {
   #pause(): void {
     if (this.#paused) return
     this.#paused = true
-    this.#options.ws.pause()
+    this.#options.line.pause()
   }
 
   #maybeResume(): void {
@@ -242,7 +241,7 @@ export class Connection implements Peer {
   #resume(): void {
     if (!this.#paused) return
     this.#paused = false
-    this.#options.ws.resume()
+    this.#options.line.resume()
   }
 }
 

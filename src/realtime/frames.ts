@@ -19,3 +19,16 @@ export function encodeFrame(text: string): Buffer {
   frame.write(text, head)
   return frame
 }
+
+/** The texts of frames that `encodeFrame` has made, one after the other in `bytes`. They share its memory. */
+export function decodeFrames(bytes: Buffer): Buffer[] {
+  const texts: Buffer[] = []
+  for (let at = 0; at < bytes.length; ) {
+    const short = bytes[at + 1]!
+    const head = short < 126 ? 2 : short === 126 ? 4 : 10
+    const length = head === 2 ? short : head === 4 ? bytes.readUInt16BE(at + 2) : bytes.readUInt32BE(at + 6)
+    texts.push(bytes.subarray(at + head, at + head + length))
+    at += head + length
+  }
+  return texts
+}

@@ -14,10 +14,15 @@ import { type Commands, type CommandType, commands } from '../protocol/commands.
 import { frame } from '../protocol/events.ts'
 import { batched } from './batched.ts'
 import { Connection } from './connection.ts'
+import { eventsRoute } from './events-route.ts'
 import { createHeartbeat } from './heartbeat.ts'
 import type { Hub } from './hub.ts'
+import type { Line, Sink } from './line.ts'
 
-/** From the upgrade to the hub: authentication, limits, heartbeat, sessions. Which command does what is `app.ts`'s table. */
+/**
+ * From the upgrade (or the stream's request) to the hub: authentication, limits, heartbeat, sessions. Which command does what
+ * is `app.ts`'s table.
+ */
 
 const authTimeoutMs = 5_000
 const pingSeconds = 25
@@ -52,7 +57,7 @@ export interface GatewayOptions {
 
 export interface Gateway {
   readonly connections: number
-  /** Closes the sockets of these sessions with 4001, after `session_ended`. */
+  /** Closes the connections of these sessions with 4001, after `session_ended`. */
   endSessions(ids: readonly string[]): void
   /** Asks for all open sessions at once; after a gap in the news. */
   checkSessions(everything: boolean): Promise<void>
@@ -86,6 +91,23 @@ export async function registerGateway(app: FastifyInstance, options: GatewayOpti
   timer.unref()
   const sessionTimer = setInterval(() => void checkSessions(!options.newsIsLive()), sessionCheckMs)
   sessionTimer.unref()
+
+  /** A line that the other side has opened. */
+  function connect(line: Line, sink: Sink): Connection {
+    const connection = new Connection({
+      line,
+      sink,
+      run,
+      onClose,
+      allowFrame,
+      asAppError: options.asAppError,
+      ...(options.metrics && { metrics: options.metrics }),
+    })
+    open.add(connection)
+    heartbeat.add(connection)
+    options.metrics?.connections(open.size)
+    return connection
+  }
 
   function signIn(connection: Connection, identity: Identity): void {
     connection.identity = identity
@@ -239,23 +261,21 @@ export async function registerGateway(app: FastifyInstance, options: GatewayOpti
         const socket = request.raw.socket
         socket.setNoDelay(true)
         release(ws, socket)
-        const connection = new Connection({
-          ws,
-          socket,
-          run,
-          onClose,
-          allowFrame,
-          asAppError: options.asAppError,
-          ...(options.metrics && { metrics: options.metrics }),
-        })
-        open.add(connection)
-        heartbeat.add(connection)
-        options.metrics?.connections(open.size)
+        const connection = connect(ws, socket)
         const token = (request.query as { token?: unknown }).token
         if (typeof token === 'string') connection.begin(() => admit(connection, token))
         else setTimeout(() => connection.state === 'waiting' && connection.close('unauthorized'), authTimeoutMs).unref()
       },
     })
+  })
+
+  eventsRoute(app, {
+    isStopping: () => stopping,
+    admit: (stream, token) =>
+      new Promise((resolve) => {
+        const connection = connect(stream, stream)
+        connection.begin(() => admit(connection, token).finally(resolve))
+      }),
   })
 
   return {

@@ -1,4 +1,4 @@
-import type { Socket } from 'node:net'
+import type { Sink } from './line.ts'
 
 /**
  * What waits to be written to one socket. Frames of one turn of the event loop (or, under load, a few) leave in one write: a system call costs
@@ -54,10 +54,10 @@ export class Outbox {
   /** Made only when a second frame joins the first within one turn. */
   #rest: Buffer[] | undefined
   #bytes = 0
-  readonly #socket: Socket
+  readonly #socket: Sink
   readonly #onFull: () => void
 
-  constructor(socket: Socket, onFull: () => void) {
+  constructor(socket: Sink, onFull: () => void) {
     this.#socket = socket
     this.#onFull = onFull
   }

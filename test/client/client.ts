@@ -1,11 +1,15 @@
 import { randomUUID } from 'node:crypto'
-import type { ServerEvent, ServerFrame } from '../../src/protocol/events.ts'
+import type { ServerEvent } from '../../src/protocol/events.ts'
 import type { Message, SyncAnswer } from '../../src/protocol/resources.ts'
 import type { HistoryPage } from './chat-state.ts'
+import { openEvents } from './events-link.ts'
+import { type Answered, Disconnected, type Link, openSocket } from './link.ts'
 import { ClientState } from './state.ts'
 
+export { Disconnected, Refused } from './link.ts'
+
 /**
- * A small client over WebSocket: connects, catches up, stays caught up, sends again what was not acknowledged. It is what
+ * A small client over WebSocket, or over an event stream and REST: connects, catches up, stays caught up, sends again what was not acknowledged. It is what
  * tests talk through, and what authors of clients may read.
  */
 
@@ -16,23 +20,14 @@ export interface ClientOptions {
   token: () => string | Promise<string>
   /** Comes back by itself when the connection ends with a code that says so. */
   reconnect?: boolean
+  /** What it speaks over; a WebSocket unless told. */
+  over?: 'socket' | 'events' | undefined
 }
 
 interface Asked {
-  resolve: (answer: Record<string, unknown>) => void
+  resolve: (answer: Answered) => void
   reject: (error: unknown) => void
 }
-
-export class Refused extends Error {
-  readonly code: string
-  constructor(code: string, message: string) {
-    super(message)
-    this.code = code
-  }
-}
-
-/** The connection ended before the answer came: whether the command was carried out is not known. */
-export class Disconnected extends Error {}
 
 export class Client {
   readonly state: ClientState
@@ -43,8 +38,7 @@ export class Client {
   /** The most messages per chat that a `sync` is to answer with; the server's default unless told. */
   syncLimit: number | undefined
   readonly #options: ClientOptions
-  #socket: WebSocket | undefined
-  readonly #asked = new Map<string, Asked>()
+  #link: Link | undefined
   /** Sends that no acknowledgement came for, by client_id: they are sent again after a reconnect. */
   readonly #outbox = new Map<string, { command: Record<string, unknown>; asked: Asked }>()
   #syncing: Promise<void> | undefined
@@ -58,7 +52,7 @@ export class Client {
   }
 
   get isOpen(): boolean {
-    return this.#socket?.readyState === WebSocket.OPEN
+    return this.#link?.isOpen === true
   }
 
   /** Resolves once `ready` has come and the first sync is done. */
@@ -66,22 +60,21 @@ export class Client {
     this.#wanted = true
     const token = await this.#options.token()
     // The one before may still be closing: nothing is answered on it any more.
-    this.#socket?.close()
-    this.#giveUp('connected anew')
-    const socket = new WebSocket(`${this.#options.url.replace(/^http/, 'ws')}/ws?token=${encodeURIComponent(token)}`)
-    this.#socket = socket
+    this.#link?.end('connected anew')
     const { promise: ready, resolve, reject } = Promise.withResolvers<void>()
-    socket.addEventListener('message', ({ data }) => {
-      const frame = JSON.parse(String(data)) as ServerFrame
-      if (frame.type === 'ready') resolve()
-      if (socket === this.#socket) this.#heard(frame)
+    const open = this.#options.over === 'events' ? openEvents : openSocket
+    const link: Link = open(this.#options.url, token, {
+      event: (event) => {
+        if (event.type === 'ready') resolve()
+        if (link === this.#link) this.#heard(event)
+      },
+      closed: (code) => {
+        this.closedWith = code
+        reject(new Disconnected(`closed with ${code}`))
+        if (link === this.#link) this.#lost(code)
+      },
     })
-    socket.addEventListener('error', () => reject(new Disconnected('the connection failed')))
-    socket.addEventListener('close', ({ code }) => {
-      this.closedWith = code
-      reject(new Disconnected(`closed with ${code}`))
-      if (socket === this.#socket) this.#lost(code)
-    })
+    this.#link = link
     await ready
     // Only now: what commits from here on is told live, what came before is in the answer.
     await this.sync()
@@ -89,16 +82,10 @@ export class Client {
     return this
   }
 
-  #giveUp(why: string): void {
-    for (const { reject } of this.#asked.values()) reject(new Disconnected(why))
-    this.#asked.clear()
-  }
-
   #lost(code: number): void {
     // One that could not catch up is of no use, though it may be open.
-    this.#socket?.close()
-    this.#socket = undefined
-    this.#giveUp(`closed with ${code}`)
+    this.#link?.end(`closed with ${code}`)
+    this.#link = undefined
     const comesBack = this.#wanted && this.#options.reconnect === true && code !== 4001
     if (!comesBack || this.#returning) return
     this.#returning = true
@@ -112,17 +99,10 @@ export class Client {
     )
   }
 
-  #heard(frame: ServerFrame): void {
-    if (frame.type === 'ack' || frame.type === 'error') {
-      const asked = frame.id === undefined ? undefined : this.#asked.get(frame.id)
-      if (frame.id !== undefined) this.#asked.delete(frame.id)
-      if (frame.type === 'ack') asked?.resolve(frame)
-      else asked?.reject(new Refused(String(frame.code), String(frame.error)))
-      return
-    }
-    this.events.push(frame)
-    this.state.event(frame)
-    this.onEvent(frame)
+  #heard(event: ServerEvent): void {
+    this.events.push(event)
+    this.state.event(event)
+    this.onEvent(event)
     if (this.state.needsSync) void this.#sync().catch(() => {})
   }
 
@@ -132,20 +112,12 @@ export class Client {
   }
 
   #ask(command: Record<string, unknown>): Promise<Record<string, unknown>> {
-    return new Promise((resolve, reject) => {
-      if (!this.isOpen) {
-        reject(new Disconnected('not connected'))
-        return
-      }
-      const id = randomUUID()
-      this.#asked.set(id, { resolve, reject })
-      this.#socket!.send(JSON.stringify({ ...command, id }))
-    })
+    return this.#link?.ask(command) ?? Promise.reject(new Disconnected('not connected'))
   }
 
   /** A frame as it is, without waiting for anything. */
   raw(text: string | Uint8Array<ArrayBuffer>): void {
-    this.#socket?.send(text)
+    this.#link?.raw(text)
   }
 
   /** Sends a message; sent again (as the same) after a reconnect until it is answered. */
@@ -238,6 +210,6 @@ export class Client {
 
   close(): void {
     this.#wanted = false
-    this.#socket?.close()
+    this.#link?.end()
   }
 }

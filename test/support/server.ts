@@ -114,8 +114,11 @@ export async function startServers({ instances = 1, redis = instances > 1, env =
   }
 
   /** A client of this account, not yet connected. */
-  function client(account: Account, { at = 0, reconnect = false }: { at?: number; reconnect?: boolean } = {}): Client {
-    const made = new Client({ url: running[at]!.url, userId: account.id, token: () => account.token, reconnect })
+  function client(
+    account: Account,
+    { at = 0, reconnect = false, over }: { at?: number; reconnect?: boolean; over?: 'socket' | 'events' } = {},
+  ): Client {
+    const made = new Client({ url: running[at]!.url, userId: account.id, token: () => account.token, reconnect, over })
     clients.push(made)
     return made
   }

@@ -1,8 +1,10 @@
 import type { Caller } from '../../platform/command.ts'
+import type { Queryable } from '../../platform/db/db.ts'
 import { AppError } from '../../platform/errors.ts'
 import type { News } from '../../platform/news.ts'
 import type { PresenceStore } from '../../platform/presence/presence.ts'
 import { frame } from '../../protocol/events.ts'
+import { isMember } from './store.ts'
 
 /** Typing, and whose screen a chat is on: signs of life that are told to who is there, and kept nowhere. */
 
@@ -18,6 +20,7 @@ export interface SignalDeps {
   store: PresenceStore
   /** Whether this user's connections here hear the chat: they are a member of it. */
   hears: (userId: string, chatId: string) => boolean
+  db: Queryable
 }
 
 interface Typing {
@@ -28,6 +31,8 @@ interface Typing {
 
 export interface Signals {
   typing(caller: Caller, chatId: string, isTyping: boolean): void
+  /** The same over REST, which any instance may get, also one to which this user is not connected. */
+  typingFromAnywhere(userId: string, chatId: string, isTyping: boolean): Promise<void>
   /** Resolves with the users who have the chat open. */
   join(caller: Caller, chatId: string): Promise<string[]>
   leave(caller: Caller, chatId: string): Promise<void>
@@ -38,7 +43,7 @@ export interface Signals {
   close(): void
 }
 
-export function createSignals({ news, store, hears }: SignalDeps): Signals {
+export function createSignals({ db, news, store, hears }: SignalDeps): Signals {
   const typists = new Map<string, Typing>()
   /** Connections of this instance with the chat open, by chat and user. */
   const screens = new Map<string, Set<Caller>>()
@@ -67,6 +72,22 @@ export function createSignals({ news, store, hears }: SignalDeps): Signals {
     if (state.isTyping) tellTyping(chatId, userId, false)
   }
 
+  function typed(userId: string, chatId: string, isTyping: boolean): void {
+    const known = typists.get(key(chatId, userId))
+    if (known) clearTimeout(known.end)
+    else if (!isTyping) return
+    const due = !known || Date.now() - known.toldAt >= typingEveryMs
+    const tells = isTyping ? due : known!.isTyping
+    const end = setTimeout(() => endTyping(chatId, userId), typingEndsMs)
+    end.unref()
+    typists.set(key(chatId, userId), {
+      toldAt: tells && isTyping ? Date.now() : (known?.toldAt ?? 0),
+      isTyping: isTyping && (due || known!.isTyping),
+      end,
+    })
+    if (tells) tellTyping(chatId, userId, isTyping)
+  }
+
   function tellScreen(chatId: string, user_id: string, is_joined: boolean): void {
     news.pass(`chat:${chatId}`, { frame: frame({ type: 'chat_presence', chat_id: chatId, user_id, is_joined }), not: user_id })
   }
@@ -85,20 +106,11 @@ export function createSignals({ news, store, hears }: SignalDeps): Signals {
 
   return {
     typing(caller, chatId, isTyping) {
-      const userId = check(caller, chatId)
-      const known = typists.get(key(chatId, userId))
-      if (known) clearTimeout(known.end)
-      else if (!isTyping) return
-      const due = !known || Date.now() - known.toldAt >= typingEveryMs
-      const tells = isTyping ? due : known!.isTyping
-      const end = setTimeout(() => endTyping(chatId, userId), typingEndsMs)
-      end.unref()
-      typists.set(key(chatId, userId), {
-        toldAt: tells && isTyping ? Date.now() : (known?.toldAt ?? 0),
-        isTyping: isTyping && (due || known!.isTyping),
-        end,
-      })
-      if (tells) tellTyping(chatId, userId, isTyping)
+      typed(check(caller, chatId), chatId, isTyping)
+    },
+    async typingFromAnywhere(userId, chatId, isTyping) {
+      if (!hears(userId, chatId) && !(await isMember(db, userId, chatId))) throw new AppError('chat_not_found')
+      typed(userId, chatId, isTyping)
     },
     async join(caller, chatId) {
       const userId = check(caller, chatId)

@@ -41,3 +41,11 @@ export async function seen(q: Queryable, userIds: readonly string[]): Promise<vo
     WITH due AS (SELECT id FROM users WHERE id = ANY(${userIds}::uuid[]) AND status <> 'invisible' ORDER BY id FOR NO KEY UPDATE)
     UPDATE users SET last_seen = now() FROM due WHERE users.id = due.id`)
 }
+
+/** Keys of user_chats and chats. */
+export async function isMember(q: Queryable, userId: string, chatId: string): Promise<boolean> {
+  const rows = await q.query(sql`
+    SELECT 1 FROM user_chats u JOIN chats c ON c.id = u.chat_id AND c.deleted_at IS NULL
+    WHERE u.user_id = ${userId} AND u.chat_id = ${chatId} AND u.is_member`)
+  return rows.length > 0
+}

@@ -15,6 +15,8 @@ declare module 'fastify' {
     public?: boolean
     /** `false`: does not count in the general limit, because it has one of its own or is nobody's burden. */
     rateLimit?: false
+    /** The token may also come as `?token=`: for what cannot send a header. */
+    tokenInQuery?: true
   }
 }
 
@@ -26,6 +28,13 @@ export function bearerToken(header: string | undefined): string {
   const token = /^Bearer +(\S+) *$/i.exec(header ?? '')?.[1]
   if (token === undefined) throw new AppError('unauthorized')
   return token
+}
+
+/** The access token of a request, where its route takes it from. Throws `unauthorized`. */
+export function tokenOf({ headers, query, routeOptions }: FastifyRequest): string {
+  const { token } = query as { token?: unknown }
+  const isInQuery = routeOptions.config.tokenInQuery === true && headers.authorization === undefined && typeof token === 'string'
+  return isInQuery ? token : bearerToken(headers.authorization)
 }
 
 /** Tells where the caller stands in a limit; a rule that is off tells nothing. */
@@ -67,7 +76,7 @@ export function addAccess(app: App, { authenticate, limits, rules }: AccessOptio
     if (config.public) return config.rateLimit === false ? undefined : byAddress()
     let identity: Identity
     try {
-      identity = await authenticate(bearerToken(request.headers.authorization))
+      identity = await authenticate(tokenOf(request))
     } catch (error) {
       // Guessing tokens is not free either.
       await byAddress()

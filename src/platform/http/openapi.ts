@@ -13,6 +13,7 @@ const tags = [
   { name: 'chats', description: 'Direct chats, groups and their members' },
   { name: 'messages', description: 'Messages, history and cursors' },
   { name: 'sync', description: 'Catching up' },
+  { name: 'events', description: 'The live connection, where a WebSocket is not to be had' },
   { name: 'operations', description: 'Health and metrics' },
 ]
 
@@ -100,7 +101,7 @@ export async function addOpenApi(app: App, version: string): Promise<void> {
         license: { name: 'MIT', identifier: 'MIT' },
         description:
           'The REST interface of a self-hosted messenger. Errors have one form (`Error`); ids are UUIDs, times RFC 3339 in UTC. ' +
-          'Events come over the WebSocket at `/ws`.',
+          'Events come over the WebSocket at `/ws`, or as a stream from `GET /api/v1/events`.',
       },
       servers: [{ url: '/', description: 'This server' }],
       tags,
