@@ -140,7 +140,7 @@ export async function createServer(context: Context): Promise<Server> {
     existingUsers: (ids) => existingUsers(db, ids),
     checkReachable: (actorId, peerId) => checkReachable(users, actorId, peerId),
     publicUsers: (viewerId, ids) => publicUsers(users, viewerId, ids),
-    summaries: (q, viewerId, standings) => summaries(q, chats.briefs, viewerId, standings),
+    summaries: (q, viewerId, standings, known) => summaries(q, chats.briefs, viewerId, standings, known),
     unread: unreadCounts,
     authorsOf,
   }

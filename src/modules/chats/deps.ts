@@ -2,6 +2,7 @@ import type { Db, Queryable } from '../../platform/db/db.ts'
 import type { News } from '../../platform/news.ts'
 import type { Chat, Message, UserBrief, UserPublic } from '../../protocol/resources.ts'
 import type { AclCache } from './acl.ts'
+import type { CursorRow } from './members.ts'
 
 /** What a chat shows of its messages; the messages module answers it. */
 export interface Summary {
@@ -33,8 +34,13 @@ export interface ChatDeps {
   /** Rejects with `user_not_found` or `not_allowed` where this person may not begin a direct chat with that one. */
   checkReachable(actorId: string, peerId: string): Promise<void>
   publicUsers(viewerId: string, ids: readonly string[]): Promise<Map<string, UserPublic>>
-  /** Hook: the last message and the unread count of each chat, in a bounded number of queries. */
-  summaries(q: Queryable, viewerId: string, standings: readonly Standing[]): Promise<Map<string, Summary>>
+  /** Hook: the last message and the unread count of each chat, in a bounded number of queries. `known`: cursors of its members, by chat, that were read already. */
+  summaries(
+    q: Queryable,
+    viewerId: string,
+    standings: readonly Standing[],
+    known?: ReadonlyMap<string, readonly CursorRow[]>,
+  ): Promise<Map<string, Summary>>
   /** Hook: the unread counts alone. */
   unread(q: Queryable, viewerId: string, standings: readonly Standing[]): Promise<Map<string, Unread>>
   /** Hook: who wrote the messages in each range, with the range's last message id; by position. */

@@ -1,8 +1,8 @@
-import { type Queryable, sql } from '../../platform/db/db.ts'
+import { type Queryable, type Sql, sql } from '../../platform/db/db.ts'
 import { AppError } from '../../platform/errors.ts'
 import type { Chat, ChatType, Member, Role } from '../../protocol/resources.ts'
 import type { ChatDeps } from './deps.ts'
-import { activeMembers, type MemberRow, memberResource, membersPage } from './members.ts'
+import { activeMembers, type CursorRow, type MemberRow, memberResource, membersPage } from './members.ts'
 import { type MyRow, myResource } from './mine.ts'
 
 /** Chats as one member sees them. However many chats, the number of queries is the same. */
@@ -23,7 +23,11 @@ export interface ChatRow extends MyRow {
 }
 
 /** These chats of this user; those that are not theirs are left out. Keys of the tables. */
-export async function chatRows(q: Queryable, userId: string, chatIds: readonly string[]): Promise<ChatRow[]> {
+export function chatRows(q: Queryable, userId: string, chatIds: readonly string[]): Promise<ChatRow[]> {
+  return selectRows(q, userId, sql`u.chat_id = ANY(${chatIds}::uuid[])`)
+}
+
+function selectRows(q: Queryable, userId: string, which: Sql): Promise<ChatRow[]> {
   return q.query<ChatRow>(sql`
     SELECT c.id AS chat_id, c.type, c.name, c.description, c.slug, c.owner_id, c.created_at, c.is_public, k.member_count, k.last_seq, k.version,
       m.role AS my_role, m.read_seq, m.delivered_seq, u.archived_seq, u.pinned_at, u.muted_until, u.cleared_seq, u.version AS my_version,
@@ -33,14 +37,20 @@ export async function chatRows(q: Queryable, userId: string, chatIds: readonly s
     JOIN chats c ON c.id = u.chat_id AND c.deleted_at IS NULL
     JOIN chat_counters k ON k.chat_id = u.chat_id
     JOIN chat_members m ON m.chat_id = u.chat_id AND m.user_id = u.user_id AND m.left_at IS NULL
-    WHERE u.user_id = ${userId} AND u.is_member AND u.chat_id = ANY(${chatIds}::uuid[])`)
+    WHERE u.user_id = ${userId} AND u.is_member AND ${which}`)
 }
 
-/** In the order of `rows`. */
-export async function chatViews(deps: ChatDeps, q: Queryable, userId: string, rows: readonly ChatRow[]): Promise<Chat[]> {
+/** In the order of `rows`. `known`: cursors of members that were read already, by chat. */
+export async function chatViews(
+  deps: ChatDeps,
+  q: Queryable,
+  userId: string,
+  rows: readonly ChatRow[],
+  known?: ReadonlyMap<string, readonly CursorRow[]>,
+): Promise<Chat[]> {
   const peerIds = [...new Set(rows.map((row) => row.peer_id).filter((id) => id !== null))]
   // One after the other: `q` may be a single connection.
-  const summaries = await deps.summaries(q, userId, rows)
+  const summaries = await deps.summaries(q, userId, rows, known)
   const peers = await deps.publicUsers(userId, peerIds)
   return rows.map((row) => {
     const { last_message, unread_count, mention_count } = summaries.get(row.chat_id)!
@@ -71,17 +81,11 @@ export async function chatViews(deps: ChatDeps, q: Queryable, userId: string, ro
 /** More chats than this are listed page by page. */
 export const maxListed = 500
 
-interface ListKey {
-  chat_id: string
-  last_seq: number
-  archived_seq: number | null
-  pinned_at: string | null
-  muted_until: string | null
-  cleared_seq: number
-  read_seq: number
-  delivered_seq: number
-  at: string
-}
+type ListKey = Pick<ChatRow, 'chat_id' | 'pinned_at'> & { at: string }
+
+const byPlace = (a: ListKey, b: ListKey): number =>
+  Number(b.pinned_at !== null) - Number(a.pinned_at !== null) ||
+  (a.at < b.at ? 1 : a.at > b.at ? -1 : a.chat_id < b.chat_id ? 1 : -1)
 
 /** Pinned first, then by latest message; `count` counts them all, `after` is the id of the last chat of the page before. */
 export async function listChats(
@@ -89,37 +93,43 @@ export async function listChats(
   userId: string,
   options: { archived: boolean; limit: number; after?: string | undefined },
 ) {
-  const keys = await deps.db.query<ListKey>(sql`
-    SELECT u.chat_id, k.last_seq, u.archived_seq, u.pinned_at, u.muted_until, u.cleared_seq, 0 AS read_seq, 0 AS delivered_seq,
-      coalesce((SELECT created_at FROM messages WHERE chat_id = u.chat_id AND seq = k.last_seq), c.created_at) AS at
-    FROM user_chats u JOIN chat_counters k ON k.chat_id = u.chat_id JOIN chats c ON c.id = u.chat_id
-    WHERE u.user_id = ${userId} AND u.is_member AND c.deleted_at IS NULL`)
-  const listed = keys
-    .filter((key) => (key.last_seq > key.cleared_seq || key.cleared_seq === 0) && myResource(key).archived === options.archived)
-    .sort(
-      (a, b) =>
-        Number(b.pinned_at !== null) - Number(a.pinned_at !== null) ||
-        (a.at < b.at ? 1 : a.at > b.at ? -1 : a.chat_id < b.chat_id ? 1 : -1),
-    )
-  const start = options.after === undefined ? 0 : listed.findIndex((key) => key.chat_id === options.after) + 1
-  const page = listed.slice(start, start + options.limit)
-  const rows = new Map(
-    (
-      await chatRows(
-        deps.db,
-        userId,
-        page.map((key) => key.chat_id),
-      )
-    ).map((row) => [row.chat_id, row]),
+  const rows = await selectRows(deps.db, userId, sql`true`)
+  const listed = rows.filter(
+    (row) => (row.last_seq > row.cleared_seq || row.cleared_seq === 0) && myResource(row).archived === options.archived,
   )
-  const chats = await chatViews(
-    deps,
-    deps.db,
-    userId,
-    page.map((key) => rows.get(key.chat_id)).filter((row) => row !== undefined),
-  )
-  const has_more = start + page.length < listed.length
-  return { chats, count: listed.length, has_more, next_cursor: has_more ? page.at(-1)!.chat_id : null }
+  if (listed.length <= options.limit && options.after === undefined) {
+    // The usual case: all of them are told, and their last messages say how they follow on each other.
+    const chats = await chatViews(deps, deps.db, userId, listed)
+    const pins = new Map(listed.map((row) => [row.chat_id, row.pinned_at]))
+    const keyOf = (chat: Chat) => ({
+      chat_id: chat.id,
+      pinned_at: pins.get(chat.id) ?? null,
+      at: chat.last_message_at ?? chat.created_at,
+    })
+    return {
+      chats: chats.sort((a, b) => byPlace(keyOf(a), keyOf(b))),
+      count: chats.length,
+      has_more: false,
+      next_cursor: null,
+    }
+  }
+  const times = await lastTimes(deps.db, listed)
+  const sorted = listed
+    .map((row) => ({ row, chat_id: row.chat_id, pinned_at: row.pinned_at, at: times.get(row.chat_id) ?? row.created_at }))
+    .sort(byPlace)
+  const start = options.after === undefined ? 0 : sorted.findIndex((key) => key.chat_id === options.after) + 1
+  const page = sorted.slice(start, start + options.limit).map(({ row }) => row)
+  const chats = await chatViews(deps, deps.db, userId, page)
+  const has_more = start + page.length < sorted.length
+  return { chats, count: sorted.length, has_more, next_cursor: has_more ? page.at(-1)!.chat_id : null }
+}
+
+/** When each chat was last written in. Key of messages. */
+async function lastTimes(q: Queryable, rows: readonly ChatRow[]): Promise<Map<string, string>> {
+  const found = await q.query<{ chat_id: string; created_at: string }>(sql`
+    SELECT t.chat_id, m.created_at FROM unnest(${rows.map((r) => r.chat_id)}::uuid[], ${rows.map((r) => r.last_seq)}::bigint[]) AS t(chat_id, seq)
+    JOIN messages m ON m.chat_id = t.chat_id AND m.seq = t.seq`)
+  return new Map(found.map((row) => [row.chat_id, row.created_at]))
 }
 
 /** Rejects with `chat_not_found` where the chat is not this user's to see. */

@@ -2,7 +2,7 @@ import { type Queryable, sql } from '../../platform/db/db.ts'
 import type { UserBrief } from '../../protocol/resources.ts'
 import type { Standing, Summary, Unread } from '../chats/index.ts'
 import { messagesAt } from './rows.ts'
-import { messageViews } from './views.ts'
+import { type KnownCursors, messageViews } from './views.ts'
 
 /** Unread counts stop here: "999+". */
 export const maxUnread = 1_000
@@ -46,6 +46,7 @@ export async function summaries(
   briefs: (ids: readonly string[]) => Promise<Map<string, UserBrief>>,
   viewerId: string,
   standings: readonly Standing[],
+  known?: KnownCursors,
 ): Promise<Map<string, Summary>> {
   const unread = await unreadCounts(q, viewerId, standings)
   const shown = standings.filter((s) => s.last_seq > s.cleared_seq)
@@ -53,7 +54,7 @@ export async function summaries(
     q,
     shown.map(({ chat_id, last_seq }) => ({ chat_id, seq: last_seq })),
   )
-  const messages = new Map((await messageViews(q, briefs, viewerId, rows)).map((message) => [message.chat_id, message]))
+  const messages = new Map((await messageViews(q, briefs, viewerId, rows, known)).map((message) => [message.chat_id, message]))
   return new Map(
     standings.map(({ chat_id }) => [chat_id, { last_message: messages.get(chat_id) ?? null, ...unread.get(chat_id)! }]),
   )

@@ -1,6 +1,6 @@
 import { type Queryable, sql } from '../../platform/db/db.ts'
 import type { Message, MessageEvent, Reaction, ReplyTo, UserBrief } from '../../protocol/resources.ts'
-import { systemMessage } from '../chats/index.ts'
+import { type CursorRow, systemMessage } from '../chats/index.ts'
 import { reactionsOf } from './reaction-rows.ts'
 import { type MessageRow, messagesAt } from './rows.ts'
 
@@ -130,42 +130,60 @@ function attribution(row: MessageRow, people: ReadonlyMap<string, UserBrief>): M
 }
 
 interface Ticks {
-  chat_id: string
-  seq: number
   others: number
   delivered: number
   read: number
 }
 
+/** Where the members of a chat stand, for those chats of which it is known already. */
+export type KnownCursors = ReadonlyMap<string, readonly CursorRow[]>
+
 /** How many of the other members who had joined before have it, and have read it. Key of chat_members. */
-async function ticksOf(q: Queryable, rows: readonly MessageRow[]): Promise<Map<string, Ticks>> {
-  const found = await q.query<Ticks>(sql`
+async function ticksOf(q: Queryable, rows: readonly MessageRow[], known: KnownCursors): Promise<Map<string, Ticks>> {
+  const ticks = new Map<string, Ticks>()
+  for (const row of rows) {
+    const cursors = known.get(row.chat_id)
+    if (cursors) ticks.set(place(row.chat_id, row.seq), countTicks(row, cursors))
+  }
+  const unknown = rows.filter((row) => !known.has(row.chat_id))
+  if (unknown.length === 0) return ticks
+  const found = await q.query<Ticks & Pick<MessageRow, 'chat_id' | 'seq'>>(sql`
     SELECT t.chat_id, t.seq, count(*)::int AS others, (count(*) FILTER (WHERE m.delivered_seq >= t.seq))::int AS delivered,
       (count(*) FILTER (WHERE m.read_seq >= t.seq))::int AS read
-    FROM unnest(${rows.map((r) => r.chat_id)}::uuid[], ${rows.map((r) => r.seq)}::bigint[], ${rows.map((r) => r.sender_id)}::uuid[]) AS t(chat_id, seq, sender_id)
+    FROM unnest(${unknown.map((r) => r.chat_id)}::uuid[], ${unknown.map((r) => r.seq)}::bigint[], ${unknown.map((r) => r.sender_id)}::uuid[]) AS t(chat_id, seq, sender_id)
     JOIN chat_members m ON m.chat_id = t.chat_id AND m.user_id <> t.sender_id AND m.left_at IS NULL AND m.joined_seq < t.seq
     GROUP BY t.chat_id, t.seq`)
-  return new Map(found.map((ticks) => [place(ticks.chat_id, ticks.seq), ticks]))
+  for (const { chat_id, seq, ...counts } of found) ticks.set(place(chat_id, seq), counts)
+  return ticks
 }
 
-/** With the viewer's own reactions marked and delivered and read counts, in the order of `rows`. */
+function countTicks({ seq, sender_id }: MessageRow, cursors: readonly CursorRow[]): Ticks {
+  const ticks = { others: 0, delivered: 0, read: 0 }
+  for (const { user_id, joined_seq, delivered_seq, read_seq } of cursors) {
+    if (user_id === sender_id || joined_seq >= seq) continue
+    ticks.others += 1
+    if (delivered_seq >= seq) ticks.delivered += 1
+    if (read_seq >= seq) ticks.read += 1
+  }
+  return ticks
+}
+
+/** With the viewer's own reactions marked and delivered and read counts, in the order of `rows`. `known`: cursors of active members that were read already. */
 export async function messageViews(
   q: Queryable,
   briefs: Briefs,
   viewerId: string,
   rows: readonly MessageRow[],
+  known: KnownCursors = new Map(),
 ): Promise<Message[]> {
   if (rows.length === 0) return []
   const parts = await partsOf(q, rows, viewerId)
-  const ticks = await ticksOf(q, rows)
+  const ticks = await ticksOf(q, rows, known)
   return compose(parts, await briefs(parts.people)).map((event) => withTicks(event, ticks.get(place(event.chat_id, event.seq))))
 }
 
 /** Without anybody else to receive it, a message (in one's saved messages, say) counts as sent. */
-export function withTicks(
-  event: MessageEvent,
-  ticks: Pick<Ticks, 'others' | 'delivered' | 'read'> = { others: 0, delivered: 0, read: 0 },
-): Message {
+export function withTicks(event: MessageEvent, ticks: Ticks = { others: 0, delivered: 0, read: 0 }): Message {
   const { others, delivered, read } = ticks
   const status = others > 0 && read >= others ? 'read' : others > 0 && delivered >= others ? 'delivered' : 'sent'
   return { ...event, status, delivered_count: delivered, read_count: read, view_count: null }

@@ -1,6 +1,6 @@
 import { type Queryable, sql } from '../../platform/db/db.ts'
 import type { Limiter } from '../../platform/limiter.ts'
-import type { Chat, Cursor, Me, Member, Message, SyncAnswer, SyncChat } from '../../protocol/resources.ts'
+import type { Chat, Cursor, Me, Member, Message, SyncAnswer, SyncChat, UserBrief } from '../../protocol/resources.ts'
 import { activeMembers, type ChatDeps, changedMembers, chatRows, chatViews, cursorsOf, memberViews } from '../chats/index.ts'
 import { changedMessages, type Found, messageViews, newestMessages } from '../messages/index.ts'
 import { type Candidate, type Planned, plan } from './plan.ts'
@@ -101,6 +101,11 @@ async function describe(
     ).map((row) => [row.chat_id, row]),
   )
   const planned = chosen.filter((c) => chatRow.has(c.chat_id))
+  const cursorRows = await cursorsOf(
+    tx,
+    planned.filter((c) => c.cursors && c.member_count <= maxMembersTold).map((c) => c.chat_id),
+  )
+  const cursors = Map.groupBy(cursorRows, (row) => row.chat_id)
   const views = new Map(
     (
       await chatViews(
@@ -108,6 +113,7 @@ async function describe(
         tx,
         userId,
         planned.map((c) => chatRow.get(c.chat_id)!),
+        cursors,
       )
     ).map((chat) => [chat.id, chat]),
   )
@@ -131,13 +137,6 @@ async function describe(
       maxMembersTold,
     )),
   ]
-  const cursors = Map.groupBy(
-    await cursorsOf(
-      tx,
-      planned.filter((c) => c.cursors && c.member_count <= maxMembersTold).map((c) => c.chat_id),
-    ),
-    (row) => row.chat_id,
-  )
   const members = groupMembers(
     memberRows.map((row) => row.chat_id),
     await memberViews(chats, memberRows),
@@ -148,6 +147,7 @@ async function describe(
       chats.briefs,
       userId,
       [...changed.values(), ...newest.values()].flatMap((found) => found.rows),
+      cursors,
     ),
     (message) => message.chat_id,
   )
@@ -195,10 +195,37 @@ function groupMembers(chatIds: readonly string[], views: readonly Member[]): Map
 
 const sizeOf = (value: unknown) => Buffer.byteLength(JSON.stringify(value))
 
+const lengthOf = ({ display_name, username, avatar_url }: UserBrief) =>
+  display_name.length + (username?.length ?? 0) + (avatar_url?.length ?? 0)
+
+/**
+ * Never less than an entry's size, without making its JSON. A character takes 6 bytes at most; what is not text (names of
+ * fields, ids, numbers, times) is counted generously.
+ */
+function boundOf({ chat, messages, members, cursors }: SyncChat): number {
+  let bytes = 4_000 + 200 * cursors.length
+  let characters =
+    chat.description.length + (chat.name?.length ?? 0) + (chat.peer ? chat.peer.bio.length + 2 * lengthOf(chat.peer) : 0)
+  for (const { user } of members) {
+    bytes += 500
+    characters += lengthOf(user)
+  }
+  for (const message of chat.last_message ? [chat.last_message, ...messages] : messages) {
+    const { reply_to, forwarded_from, reactions, mentions, system } = message
+    bytes += 1_500 + 100 * reactions.length + 40 * mentions.length
+    characters += message.content.length + lengthOf(message.sender) + 20 * reactions.length + (system?.name?.length ?? 0)
+    if (reply_to) characters += reply_to.content.length + lengthOf(reply_to.sender)
+    if (forwarded_from) characters += lengthOf(forwarded_from.sender)
+  }
+  return bytes + 6 * characters
+}
+
 /** As many entries as fit; the first one is made to fit. */
 function pack(entries: readonly Entry[]): Entry[] {
   const packed: Entry[] = []
   let bytes = 0
+  // The usual answer is far from the bound, and need not be written out to be measured.
+  if (entries.reduce((sum, { told }) => sum + boundOf(told), 0) <= maxBytes) return [...entries]
   for (const entry of entries) {
     const size = sizeOf(entry.told)
     if (bytes + size > maxBytes) {
