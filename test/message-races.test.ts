@@ -213,3 +213,35 @@ test('sends while the group is deleted, and while the direct chat is: gone is wh
     }, 10_000)
   }
 })
+
+test('a bad row fails alone, and what was sent beside it keeps its order', async () => {
+  const [x, y] = await people(2)
+  const [id, other] = [await servers.dm(x, y), await servers.dm(x, x)]
+  // A message that the database cannot take, for whatever reason.
+  await db().query(sql`CREATE FUNCTION refuse_bad() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RAISE EXCEPTION ''bad''; END'`)
+  await db().query(
+    sql`CREATE TRIGGER refuse_bad BEFORE INSERT ON messages FOR EACH ROW WHEN (NEW.content = 'bad') EXECUTE FUNCTION refuse_bad()`,
+  )
+  const device = await connect(servers, x)
+  for (let round = 0; round < 15; round += 1) {
+    const known = crypto.randomUUID()
+    const { id: first } = await device.send(id, 'known', known)
+    // The bad one before and after one that is there already, with others around them: all in one write.
+    const sends = ['0', '1', 'bad', 'known', '2', '3', '4', '5', '6', '7'].map((content) =>
+      device.send(id, content, content === 'known' ? known : undefined).then(
+        (message) => ({ content, seq: message.seq, id: message.id }),
+        (error: { code?: string }) => ({ content, code: error.code }),
+      ),
+    )
+    const beside = Array.from({ length: 3 }, (_, n) => device.send(other, `${round}.${n}`))
+    const answers = await Promise.all(sends)
+    expect(answers[2]).toEqual({ content: 'bad', code: 'internal_error' })
+    expect(answers[3]).toMatchObject({ id: first })
+    const seqs = answers.filter(({ content }) => /\d/.test(content)).map((answer) => ('seq' in answer ? answer.seq : undefined))
+    expect(seqs).toEqual(Array.from({ length: 8 }, (_, n) => seqs[0]! + n))
+    await Promise.all(beside)
+  }
+  await db().query(sql`DROP TRIGGER refuse_bad ON messages`)
+  await checkChat(db(), id)
+  await checkChat(db(), other)
+})

@@ -162,7 +162,7 @@ export function createWriter(deps: WriterDeps): Writer {
         for (const entry of entries) settle(entry, { error })
       }
     }
-    await attempt(admitted, versions, patient)
+    requeue(await attempt(admitted, versions, patient))
   }
 
   function admit(entry: Entry, acl: Acl | undefined): boolean {
@@ -175,9 +175,9 @@ export function createWriter(deps: WriterDeps): Writer {
     }
   }
 
-  /** Writes these; what has to be tried again goes back to the head of its queue, before anything that came later. */
-  async function attempt(entries: Entry[], versions: ReadonlyMap<string, number>, patient: boolean): Promise<void> {
-    if (entries.length === 0) return
+  /** Writes these, and answers what has to be tried again, before anything that came later. */
+  async function attempt(entries: Entry[], versions: ReadonlyMap<string, number>, patient: boolean): Promise<Entry[]> {
+    if (entries.length === 0) return []
     const present = new Set(entries.map((entry) => entry.send.chat_id))
     const chats = new Map([...versions].filter(([id]) => present.has(id)))
     let counters: LockedCounters[]
@@ -190,12 +190,15 @@ export function createWriter(deps: WriterDeps): Writer {
       )
     } catch (error) {
       const rest = await recover(entries, error)
-      if (rest === 'split') {
-        const half = Math.ceil(entries.length / 2)
-        await attempt(entries.slice(0, half), versions, true)
-        await attempt(entries.slice(half), versions, true)
-      } else requeue(rest)
-      return
+      if (rest !== 'split') return rest
+      const half = Math.ceil(entries.length / 2)
+      const again = await attempt(entries.slice(0, half), versions, true)
+      // A chat of which something has to wait waits with all that follows.
+      const waits = new Set(again.map((entry) => entry.send.chat_id))
+      const { held = [], free = [] } = Object.groupBy(entries.slice(half), (entry) =>
+        waits.has(entry.send.chat_id) ? 'held' : 'free',
+      )
+      return [...again, ...held, ...(await attempt(free, versions, true))]
     }
     const byChat = new Map(counters.map((row) => [row.chat_id, row]))
     const written: MessageRow[] = []
@@ -217,14 +220,14 @@ export function createWriter(deps: WriterDeps): Writer {
       // A chat that was busy says nothing about its list of members.
       if (row && row.acl_version !== chats.get(id)) deps.acl.forget(id)
     }
-    requeue(retry)
     const told = await deps.told(written)
     for (const [n, entry] of done.entries()) {
       settle(entry, { written: { row: written[n]!, event: told.get(entry.send.id), duplicate: false } })
     }
+    return retry
   }
 
-  /** Their queues are there: they are busy until this run ends. */
+  /** To the head of their queues, which are there: they are busy until this run ends. */
   function requeue(entries: readonly Entry[]): void {
     for (const [id, mine] of Map.groupBy(entries, (entry) => entry.send.chat_id)) queues.get(id)!.entries.unshift(...mine)
   }
