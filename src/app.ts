@@ -10,18 +10,25 @@ import {
   wellKnownRoutes,
 } from './modules/auth/index.ts'
 import {
+  bumpAcl,
   type ChatDeps,
   chatRoutes,
   createAclCache,
   createCursors,
+  findDm,
   lastSeq,
   leaveEverything,
+  lockCounters,
   memberships,
+  tellMine,
+  tickMineIn,
   versions,
 } from './modules/chats/index.ts'
+import { type ContactDeps, contactRoutes, forgetUser, ties } from './modules/contacts/index.ts'
 import { healthRoutes } from './modules/health/index.ts'
 import {
   authorsOf,
+  chatsUnreadFrom,
   checkMayWrite,
   createWriter,
   deleteMessage,
@@ -92,7 +99,7 @@ export async function createServer(context: Context): Promise<Server> {
     passwords,
     briefCache: createBriefCache(control),
     passwordRule: config.limits.login,
-    relations: async () => new Map(),
+    relations: ties,
     online: (ids) => presence.online(ids),
     tellUser: (userId, { version, prev, event }) => {
       hub.tell(`user:${userId}`, [{ version, prev, frame: frame({ ...event, user_version: version, user_prev: prev }) }])
@@ -100,7 +107,10 @@ export async function createServer(context: Context): Promise<Server> {
     },
     endSessions: endSessionsOf,
     onDeleted: (userId) =>
-      leaveEverything(chats, userId).catch((error: unknown) => onError(error, 'a deleted account could not leave its groups')),
+      Promise.all([leaveEverything(chats, userId), forgetUser(contacts, userId)]).then(
+        () => {},
+        (error: unknown) => onError(error, 'a deleted account could not leave its groups and contacts'),
+      ),
   }
   const me = (userId: string) => meOf(db, userId)
 
@@ -138,11 +148,31 @@ export async function createServer(context: Context): Promise<Server> {
     onError,
     briefs: (ids) => briefs(users, ids),
     existingUsers: (ids) => existingUsers(db, ids),
-    checkReachable: (actorId, peerId) => checkReachable(users, actorId, peerId),
+    checkReachable: (q, actorId, peerId) => checkReachable(users, q, actorId, peerId),
     publicUsers: (viewerId, ids) => publicUsers(users, viewerId, ids),
     summaries: (q, viewerId, standings, known) => summaries(q, chats.briefs, viewerId, standings, known),
     unread: unreadCounts,
     authorsOf,
+  }
+  const contacts: ContactDeps = {
+    db,
+    news: hub,
+    limits,
+    contactRule: config.limits.contact,
+    onError,
+    publicUsers: chats.publicUsers,
+    online: users.online,
+    findDm,
+    lockChat: lockCounters,
+    blockChanged: async (tx, userId, otherId, dm) => {
+      if (dm !== undefined) await bumpAcl(tx, dm)
+      const moved = await tickMineIn(tx, userId, await chatsUnreadFrom(tx, userId, otherId))
+      return () => {
+        if (dm !== undefined) acl.forget(dm)
+        tellMine(chats, moved).catch((error: unknown) => onError(error, 'unread counts could not be told'))
+      }
+    },
+    sightChanged: (userId, otherId) => online.sightChanged(userId, otherId),
   }
   const cursors = createCursors(chats)
   const writer = createWriter({
@@ -232,6 +262,7 @@ export async function createServer(context: Context): Promise<Server> {
     async (api: App) => {
       await authRoutes(api, auth)
       await usersRoutes(api, users)
+      contactRoutes(api, contacts)
       chatRoutes(api, chats, cursors)
       messageRoutes(api, messages, cursors)
       syncRoutes(api, streams)

@@ -96,8 +96,9 @@ const standing = async () => {
   return [body.version, body.last_seq, body.name, chats.body.count]
 }
 
-describe('chats, messages, sync', () => {
-  const mine = () => operations.filter((operation) => operation.tags.some((tag) => ['chats', 'messages', 'sync'].includes(tag)))
+describe('contacts, chats, messages, sync', () => {
+  const mine = () =>
+    operations.filter((operation) => operation.tags.some((tag) => ['contacts', 'chats', 'messages', 'sync'].includes(tag)))
 
   test('bad input is 400, in the one form of an error, and changes nothing', async () => {
     const before = await standing()

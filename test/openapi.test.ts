@@ -145,6 +145,24 @@ test('every route answers as it says', async () => {
     muted_until: '2030-01-15T10:05:00.000+02:00',
   })
 
+  // --- contacts
+  const { body: asked } = await call<{ id: string }>('POST /contacts/requests', '/contacts/requests', anna, { user_id: ben.id })
+  await call('POST /contacts/requests', '/contacts/requests', anna, { user_id: ben.id })
+  await call('POST /contacts/requests', '/contacts/requests', anna, { user_id: anna.id })
+  await call('GET /contacts/requests', '/contacts/requests', ben)
+  await call('POST /contacts/requests/{id}/accept', `/contacts/requests/${asked.id}/accept`, carl)
+  await call('POST /contacts/requests/{id}/accept', `/contacts/requests/${asked.id}/accept`, ben)
+  await call('POST /contacts/requests', '/contacts/requests', anna, { user_id: ben.id })
+  await call('GET /contacts', '/contacts', ben)
+  await call('DELETE /contacts/{user_id}', `/contacts/${anna.id}`, ben)
+  await call('DELETE /contacts/{user_id}', `/contacts/${anna.id}`, ben)
+  const { body: dropped } = await call<{ id: string }>('POST /contacts/requests', '/contacts/requests', carl, { user_id: ben.id })
+  await call('DELETE /contacts/requests/{id}', `/contacts/requests/${dropped.id}`, ben)
+  await call('PUT /blocks/{user_id}', `/blocks/${eve.id}`, ben)
+  await call('POST /contacts/requests', '/contacts/requests', eve, { user_id: ben.id })
+  await call('GET /blocks', '/blocks', ben)
+  await call('DELETE /blocks/{user_id}', `/blocks/${eve.id}`, ben)
+
   // --- messages
   const client_id = crypto.randomUUID()
   const { body: sent } = await call<{ id: string }>('POST /messages', '/messages', anna, {
@@ -199,7 +217,7 @@ test('every route answers as it says', async () => {
   await call('POST /sync', '/sync', anna, {})
 
   const promised = operations
-    .filter(({ tags }) => ['auth', 'users', 'chats', 'messages', 'sync'].includes(tags[0]!))
+    .filter(({ tags }) => ['auth', 'users', 'contacts', 'chats', 'messages', 'sync'].includes(tags[0]!))
     .flatMap(({ name, statuses }) => statuses.filter((status) => status < 300).map((status) => `${name} ${status}`))
   expect(promised.filter((answer) => !seen.has(answer))).toEqual([])
   expect(seen.size).toBeGreaterThan(promised.length)

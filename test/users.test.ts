@@ -1,11 +1,11 @@
 import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest'
 import { briefs, publicUsers } from '../src/modules/users/index.ts'
 import { sql } from '../src/platform/db/db.ts'
-import { Me, type Relation, UserFound, UserPublic } from '../src/protocol/resources.ts'
+import { Me, type RelationKind, UserFound, UserPublic } from '../src/protocol/resources.ts'
 import { type Body, type Harness, startHarness } from './support/harness-auth.ts'
 
 // What the modules above answer.
-const relations = new Map<string, Relation>()
+const relations = new Map<string, RelationKind>()
 const online = new Set<string>()
 const deleted: string[] = []
 
@@ -14,7 +14,10 @@ let viewer: Body
 beforeAll(async () => {
   h = await startHarness({
     users: {
-      relations: async (_viewer, ids) => new Map([...relations].filter(([id]) => ids.includes(id))),
+      relations: async (_q, _viewer, ids) =>
+        new Map(
+          [...relations].filter(([id]) => ids.includes(id)).map(([id, relation]) => [id, { relation, blocks_viewer: false }]),
+        ),
       online: async (ids) => new Set(ids.filter((id) => online.has(id))),
       onDeleted: async (userId) => {
         deleted.push(userId)

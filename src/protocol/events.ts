@@ -1,6 +1,6 @@
 import { z } from 'zod'
 import { counter, time, uuid } from './primitives.ts'
-import { Chat, ChatEvent, Me, Member, MessageEvent, My, userStatus } from './resources.ts'
+import { Chat, ChatEvent, ContactRequest, Me, Member, MessageEvent, My, Relation, UserPublic, userStatus } from './resources.ts'
 
 /** Frames from the server. Those with `version` and `prev` changed the shared state of the chat; see the page on sync. */
 
@@ -62,6 +62,21 @@ export const serverEvents = {
     last_seq: counter.describe('The last message when this was counted'),
   }),
   me_updated: event('me_updated', 'My profile or settings changed.', { ...own, me: Me }),
+  contact_request: event('contact_request', 'Somebody asks to be a contact of mine.', {
+    ...own,
+    request: ContactRequest,
+    relation: Relation,
+  }),
+  contact_accepted: event('contact_accepted', 'Somebody is a contact of mine now, whoever asked.', {
+    ...own,
+    user: UserPublic,
+    relation: Relation,
+  }),
+  relation_updated: event(
+    'relation_updated',
+    'Any other change of what I hold of somebody: a request made, rejected or taken back, a contact removed, a block. Told in place of the two before, too, where those were lost.',
+    { ...own, relation: Relation },
+  ),
   read: event(
     'read',
     'Somebody read up to here: told to the authors of what they read. `unread_count` on the reader’s own devices.',
@@ -90,7 +105,7 @@ export const serverEvents = {
     user_id: uuid,
     is_joined: z.boolean(),
   }),
-  online_status: event('online_status', 'Somebody came or went.', {
+  online_status: event('online_status', 'Somebody came or went, or may be seen (or no longer) by me.', {
     user_id: uuid,
     is_online: z.boolean(),
     status: z.enum(userStatus),

@@ -29,6 +29,30 @@ export const relations = ['none', 'requested', 'incoming', 'contact', 'blocked']
 
 export const UserFound = named('UserFound', UserPublic.extend({ relation: z.enum(relations) }))
 
+export const Relation = named(
+  'Relation',
+  z.object({
+    user_id: uuid,
+    user: UserPublic,
+    relation: z
+      .enum(relations)
+      .describe('What I hold of them; `none` when something has ended. `blocked` covers whatever else there is'),
+    request_id: uuid.nullable().describe('Of a request that waits: `requested` by me, or `incoming`'),
+    since: time.describe('When this state began; a block hides the state, and does not change it'),
+    version: counter.describe('My `user_version` at the last change of this'),
+  }),
+)
+
+export const ContactRequest = named(
+  'ContactRequest',
+  z.object({
+    id: uuid,
+    user: UserPublic.describe('The other one'),
+    direction: z.enum(['incoming', 'outgoing']),
+    created_at: time,
+  }),
+)
+
 export const privacyLastSeen = ['everyone', 'contacts', 'nobody'] as const
 export const privacyDm = ['everyone', 'contacts'] as const
 export const userStatus = ['online', 'away', 'invisible'] as const
@@ -232,6 +256,8 @@ export const SyncAnswer = named(
   z.object({
     chats: z.array(SyncChat),
     removed: z.array(uuid),
+    relations: z.array(Relation).describe('What changed of contacts, requests and blocks, in the order of `version`'),
+    relations_reset: z.boolean().describe('Forget what you have of relations first: they are told anew'),
     me: Me,
     user_version: counter,
     has_more: z.boolean(),
@@ -257,5 +283,7 @@ export type ChatType = (typeof chatTypes)[number]
 export type Role = (typeof roles)[number]
 export type SyncAnswer = z.infer<typeof SyncAnswer>
 export type SyncChat = z.infer<typeof SyncChat>
-export type Relation = (typeof relations)[number]
+export type RelationKind = (typeof relations)[number]
+export type Relation = z.infer<typeof Relation>
+export type ContactRequest = z.infer<typeof ContactRequest>
 export type UserStatus = (typeof userStatus)[number]

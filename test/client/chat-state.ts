@@ -55,10 +55,13 @@ export class ChatState {
   /** By seq; holes are legal before `heldFrom`. */
   readonly messages = new Map<number, MessageEvent | Message>()
   readonly #myId: string
+  /** Messages of people whom I block are not counted. */
+  readonly #isBlocked: (userId: string) => boolean
   #my: My
 
-  constructor(myId: string, { chat, members, messages }: SyncChat) {
+  constructor(myId: string, { chat, members, messages }: SyncChat, isBlocked: (userId: string) => boolean) {
     this.#myId = myId
+    this.#isBlocked = isBlocked
     this.#chat = neutral(chat)
     this.#knowsAll = members.length >= chat.member_count
     this.#my = chat.my
@@ -90,7 +93,8 @@ export class ChatState {
       case 'message_deleted': {
         const { message, seq } = event
         // It was counted by the server, and is not here to be counted any more.
-        if (!this.messages.has(seq) && seq > this.#after && seq <= this.toldSeq && message.sender_id !== this.#myId)
+        const counted = message.sender_id !== this.#myId && !this.#isBlocked(message.sender_id)
+        if (!this.messages.has(seq) && seq > this.#after && seq <= this.toldSeq && counted)
           this.toldUnread = Math.max(0, this.toldUnread - 1)
         this.#changed(message)
         return
@@ -244,8 +248,8 @@ export class ChatState {
     let count = isHeld ? 0 : told
     for (const [seq, message] of this.messages) {
       const { sender_id, message_type, deleted_at } = message
-      if (seq > from && sender_id !== this.#myId && message_type !== 'system' && deleted_at === null && counts(message))
-        count += 1
+      if (sender_id === this.#myId || this.#isBlocked(sender_id)) continue
+      if (seq > from && message_type !== 'system' && deleted_at === null && counts(message)) count += 1
     }
     return Math.min(count, 1_000)
   }

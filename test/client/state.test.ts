@@ -47,6 +47,8 @@ const entry = (version: number, more: Partial<SyncChat> = {}): SyncChat => ({
 const answer = (user_version: number, chats: SyncChat[], more: Partial<SyncAnswer> = {}): SyncAnswer => ({
   chats,
   removed: [],
+  relations: [],
+  relations_reset: false,
   me: { id: 'me' } as SyncAnswer['me'],
   user_version,
   has_more: chats.some((c) => c.has_more),

@@ -1,5 +1,5 @@
 import type { ServerEvent } from '../../src/protocol/events.ts'
-import type { Me, SyncAnswer, SyncChat } from '../../src/protocol/resources.ts'
+import type { Me, Relation, SyncAnswer, SyncChat } from '../../src/protocol/resources.ts'
 import { type ChatStamped, ChatState, type HistoryPage } from './chat-state.ts'
 
 /**
@@ -27,6 +27,8 @@ export class ClientState {
   readonly chats = new Map<string, ChatState>()
   userVersion = 0
   me: Me | undefined
+  /** What I hold of others, by their id; what has ended stays as `none`, so that an older answer does not bring it back. */
+  readonly relations = new Map<string, Relation>()
   #stash: ServerEvent[] = []
   /** Set when something is missing: the owner of this state asks `sync`. */
   needsSync = false
@@ -105,9 +107,18 @@ export class ClientState {
         this.chats.get(chat.id)?.mine(chat.my, chat, chat.last_seq)
         return
       }
+      case 'contact_request':
+      case 'contact_accepted':
+      case 'relation_updated':
+        this.#relation(event.relation)
+        return
       default:
         event satisfies never
     }
+  }
+
+  #relation(relation: Relation): void {
+    if (relation.version > (this.relations.get(relation.user_id)?.version ?? 0)) this.relations.set(relation.user_id, relation)
   }
 
   #passing(event: ServerEvent): void {
@@ -130,9 +141,11 @@ export class ClientState {
     this.#asked = undefined
     for (const id of answer.removed) this.chats.delete(id)
     // What it tells of my own may be older than what was heard meanwhile.
-    const isOld = answer.user_version < this.userVersion
+    const isOld = answer.user_version < this.userVersion && !answer.relations_reset
     let again = answer.has_more
     for (const entry of answer.chats) again = this.#entry(entry, asked, isOld) || again
+    if (answer.relations_reset) this.relations.clear()
+    for (const relation of answer.relations) this.#relation(relation)
     if (!isOld) this.me = answer.me
     // Own news that came before a chat was here found nothing to change there: they are asked for again.
     const hasNew = answer.chats.some(({ chat, reset }) => reset || asked.chats[chat.id] === undefined)
@@ -153,7 +166,7 @@ export class ClientState {
     if (!state && since !== undefined && !reset) return true
     const isNew = !state || reset
     if (!state || isNew) {
-      state = new ChatState(this.myId, entry)
+      state = new ChatState(this.myId, entry, (id) => this.isBlocked(id))
       this.chats.set(chat.id, state)
     }
     const again = state.entry(entry, isNew ? 0 : since!)
@@ -167,6 +180,10 @@ export class ClientState {
   }
 
   // --- what a person sees ----------------------------------------------------------------------------------------
+
+  isBlocked(userId: string): boolean {
+    return this.relations.get(userId)?.relation === 'blocked'
+  }
 
   unread(chatId: string): number {
     return this.chats.get(chatId)?.unread() ?? 0

@@ -45,6 +45,7 @@ export async function startServers({ instances = 1, redis = instances > 1, env =
     RATE_LIMIT_GENERAL: 'off',
     RATE_LIMIT_REGISTER: 'off',
     RATE_LIMIT_MESSAGE: 'off',
+    RATE_LIMIT_CONTACT: 'off',
     RATE_LIMIT_FRAME: 'off',
     ...(redis && { REDIS_URL: redis === true ? redisUrl() : redis, REDIS_PREFIX: prefix }),
     ...env,

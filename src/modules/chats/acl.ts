@@ -13,6 +13,8 @@ export interface Acl {
   /** Nobody may write here any more. */
   deleted: boolean
   roles: ReadonlyMap<string, Role>
+  /** Of a direct chat: who of the two blocks the other. Empty elsewhere. */
+  blockers: ReadonlySet<string>
 }
 
 export interface AclCache {
@@ -53,14 +55,45 @@ export function createAclCache(): AclCache {
   }
 }
 
-/** One statement, so that version and members are of one snapshot. Served by the keys of the three tables. */
+/**
+ * One statement, so that version, members and blocks are of one snapshot: who blocks bumps the direct chat's version in the
+ * same transaction. Served by the keys of the four tables.
+ */
 async function loadAcl(q: Queryable, chatId: string): Promise<Acl | undefined> {
-  const [row] = await q.query<{ type: ChatType; acl_version: number; deleted: boolean; roles: Record<string, Role> | null }>(sql`
+  const [row] = await q.query<{
+    type: ChatType
+    acl_version: number
+    deleted: boolean
+    roles: Record<string, Role> | null
+    blockers: string[] | null
+  }>(sql`
     SELECT c.type, k.acl_version, c.deleted_at IS NOT NULL AS deleted,
-      (SELECT jsonb_object_agg(m.user_id, m.role) FROM chat_members m WHERE m.chat_id = k.chat_id AND m.left_at IS NULL) AS roles
+      (SELECT jsonb_object_agg(m.user_id, m.role) FROM chat_members m WHERE m.chat_id = k.chat_id AND m.left_at IS NULL) AS roles,
+      CASE WHEN c.type = 'dm' THEN (
+        SELECT jsonb_agg(m.user_id) FROM chat_members m
+        JOIN chat_members p ON p.chat_id = m.chat_id AND p.user_id <> m.user_id
+        JOIN relations r ON r.user_id = m.user_id AND r.other_id = p.user_id AND r.blocked
+        WHERE m.chat_id = k.chat_id) END AS blockers
     FROM chat_counters k JOIN chats c ON c.id = k.chat_id
     WHERE k.chat_id = ${chatId}`)
   if (!row) return undefined
-  const { type, acl_version, deleted, roles } = row
-  return { chat_id: chatId, type, acl_version, deleted, roles: new Map(Object.entries(roles ?? {})) }
+  const { type, acl_version, deleted, roles, blockers } = row
+  return {
+    chat_id: chatId,
+    type,
+    acl_version,
+    deleted,
+    roles: new Map(Object.entries(roles ?? {})),
+    blockers: new Set(blockers ?? []),
+  }
+}
+
+/** Holds the lock of the chat's counters, which comes before every other, until the transaction ends. */
+export async function lockCounters(tx: Queryable, chatId: string): Promise<void> {
+  await tx.query(sql`SELECT 1 AS locked FROM chat_counters WHERE chat_id = ${chatId} FOR NO KEY UPDATE`)
+}
+
+/** Under the lock of the counters: whoever decided by an older list has to look again. */
+export async function bumpAcl(tx: Queryable, chatId: string): Promise<void> {
+  await tx.query(sql`UPDATE chat_counters SET acl_version = acl_version + 1 WHERE chat_id = ${chatId}`)
 }

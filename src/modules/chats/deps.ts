@@ -31,8 +31,8 @@ export interface ChatDeps {
   briefs(ids: readonly string[]): Promise<Map<string, UserBrief>>
   /** Those of these users who exist and are not deleted. */
   existingUsers(ids: readonly string[]): Promise<Set<string>>
-  /** Rejects with `user_not_found` or `not_allowed` where this person may not begin a direct chat with that one. */
-  checkReachable(actorId: string, peerId: string): Promise<void>
+  /** Rejects with `user_not_found`, `not_allowed` or `user_blocked` where this person may not begin a direct chat with that one. */
+  checkReachable(q: Queryable, actorId: string, peerId: string): Promise<void>
   publicUsers(viewerId: string, ids: readonly string[]): Promise<Map<string, UserPublic>>
   /** Hook: the last message and the unread count of each chat, in a bounded number of queries. `known`: cursors of its members, by chat, that were read already. */
   summaries(

@@ -1,16 +1,17 @@
-import { sql } from '../../platform/db/db.ts'
+import { type Queryable, sql } from '../../platform/db/db.ts'
 import { newId } from '../../platform/ids.ts'
 import { tellListed, writeListed } from './change.ts'
 import type { ChatDeps } from './deps.ts'
 
 /**
  * The one direct chat between two people, or of one with themselves (saved messages). The pair's row decides who makes
- * it: the loser of a race waits for the winner's commit and takes theirs. Rejects with `user_not_found` or `not_allowed`.
+ * it: the loser of a race waits for the winner's commit and takes theirs. Rejects with `user_not_found`, `not_allowed` or
+ * `user_blocked`.
  */
 export async function getOrCreateDm(deps: ChatDeps, actorId: string, peerId: string): Promise<{ id: string; created: boolean }> {
-  const known = await findDm(deps, actorId, peerId)
+  const known = await findDm(deps.db, actorId, peerId)
   if (known) return { id: known, created: false }
-  await deps.checkReachable(actorId, peerId)
+  await deps.checkReachable(deps.db, actorId, peerId)
   const [a, b] = [actorId, peerId].sort() as [string, string]
   const people = [...new Set([a, b])]
   const id = newId()
@@ -25,15 +26,19 @@ export async function getOrCreateDm(deps: ChatDeps, actorId: string, peerId: str
     await tx.query(sql`
       INSERT INTO chat_members (chat_id, user_id, role, version)
       SELECT ${id}::uuid, user_id, 'member', n FROM unnest(${people}::uuid[]) WITH ORDINALITY AS t(user_id, n)`)
-    return writeListed(tx, id, new Map(people.map((userId) => [userId, true])))
+    const listed = await writeListed(tx, id, new Map(people.map((userId) => [userId, true])))
+    // Once more under both clocks, under which people block each other: after this, a block finds the chat.
+    await deps.checkReachable(tx, actorId, peerId)
+    return listed
   })
-  if (!listed) return { id: (await findDm(deps, actorId, peerId))!, created: false }
+  if (!listed) return { id: (await findDm(deps.db, actorId, peerId))!, created: false }
   tellListed(deps, id, listed)
   return { id, created: true }
 }
 
-async function findDm(deps: ChatDeps, actorId: string, peerId: string): Promise<string | undefined> {
+/** Key of dm_pairs. */
+export async function findDm(q: Queryable, actorId: string, peerId: string): Promise<string | undefined> {
   const [a, b] = [actorId, peerId].sort() as [string, string]
-  const [row] = await deps.db.query<{ chat_id: string }>(sql`SELECT chat_id FROM dm_pairs WHERE user_a = ${a} AND user_b = ${b}`)
+  const [row] = await q.query<{ chat_id: string }>(sql`SELECT chat_id FROM dm_pairs WHERE user_a = ${a} AND user_b = ${b}`)
   return row?.chat_id
 }

@@ -143,6 +143,21 @@ export async function tickMine(tx: Queryable, chatId: string, userIds: readonly 
     RETURNING u.user_id, u.chat_id, u.version`)
 }
 
+/** As `tickMine`, for one user and several chats, each with a version of its own: something that counts in all of them changed. */
+export async function tickMineIn(tx: Queryable, userId: string, chatIds: readonly string[]): Promise<Moved[]> {
+  if (chatIds.length === 0) return []
+  return tx.query<Moved>(sql`
+    WITH given AS (
+      SELECT chat_id, row_number() OVER (ORDER BY chat_id) AS n FROM user_chats
+      WHERE user_id = ${userId} AND chat_id = ANY(${chatIds}::uuid[]) AND is_member
+    ), ticked AS (
+      UPDATE user_clock SET version = version + (SELECT count(*) FROM given) WHERE user_id = ${userId} RETURNING version
+    )
+    UPDATE user_chats u SET version = t.version - (SELECT count(*) FROM given) + g.n FROM ticked t, given g
+    WHERE u.user_id = ${userId} AND u.chat_id = g.chat_id
+    RETURNING u.user_id, u.chat_id, u.version`)
+}
+
 /** The user's clock moves on; its row is locked until the transaction ends. */
 async function tick(tx: Queryable, userId: string): Promise<number> {
   const [row] = await tx.query<{ version: number }>(

@@ -33,7 +33,7 @@ export function chatRoutes(app: App, deps: ChatDeps, cursors: Cursors): void {
         tags,
         summary: 'The direct chat with this person, made if need be; with yourself: your saved messages',
         params: schema.MemberParams.pick({ user_id: true }),
-        response: answers({ 200: schema.Chat, 201: schema.Chat }, ['user_not_found', 'not_allowed']),
+        response: answers({ 200: schema.Chat, 201: schema.Chat }, ['user_not_found', 'not_allowed', 'user_blocked']),
       },
     },
     async ({ identity, params }, reply) => {
@@ -53,6 +53,7 @@ export function chatRoutes(app: App, deps: ChatDeps, cursors: Cursors): void {
           'user_not_found',
           'group_full',
           'not_allowed',
+          'user_blocked',
         ]),
       },
     },

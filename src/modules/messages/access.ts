@@ -9,11 +9,19 @@ import { type MessageRow, messageById, messagesAt } from './rows.ts'
 export function checkMayWrite(acl: Acl | undefined, userId: string): void {
   const role = roleIn(acl, userId)
   if (role === 'subscriber' || (acl!.type === 'channel' && role === 'member')) throw new AppError('forbidden')
+  checkNoBlock(acl!, userId)
 }
 
 /** Reacting is for readers too. */
 export function checkMayReact(acl: Acl | undefined, userId: string): void {
   roleIn(acl, userId)
+  checkNoBlock(acl!, userId)
+}
+
+/** Between two of whom one blocks the other nothing is said. Who blocks is told so; who is blocked, only that it does not go. */
+function checkNoBlock({ blockers }: Acl, userId: string): void {
+  if (blockers.has(userId)) throw new AppError('user_blocked')
+  if (blockers.size > 0) throw new AppError('not_allowed')
 }
 
 function roleIn(acl: Acl | undefined, userId: string) {

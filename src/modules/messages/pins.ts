@@ -2,7 +2,7 @@ import { type Queryable, sql } from '../../platform/db/db.ts'
 import { AppError } from '../../platform/errors.ts'
 import type { Message } from '../../protocol/resources.ts'
 import { accessChat } from '../chats/index.ts'
-import { changeMessage } from './access.ts'
+import { changeMessage, checkMayReact } from './access.ts'
 import type { MessageDeps } from './deps.ts'
 import { tellEdited, viewMessage } from './life.ts'
 import { columns, type MessageRow, messagesAt } from './rows.ts'
@@ -19,10 +19,11 @@ export async function pinMessage(
   messageId: string,
   pinned: boolean,
 ): Promise<Message> {
-  await changeMessage(deps.chats, actorId, messageId, async (change, row) => {
+  await changeMessage(deps.chats, actorId, messageId, async (change, row, acl) => {
     if (row.chat_id !== chatId) throw new AppError('message_not_found')
     const role = await change.roleOf(actorId)
     if (change.chat.type !== 'dm' && role !== 'owner' && role !== 'admin') throw new AppError('forbidden')
+    checkMayReact(acl, actorId)
     if (row.deleted_at !== null) throw new AppError('message_deleted')
     if ((row.pinned_at !== null) === pinned) return
     if (pinned && (await countPins(change.tx, chatId)) >= maxPins) throw new AppError('too_many_pins')

@@ -28,6 +28,8 @@ export function messageRoutes(app: App, deps: MessageDeps, cursors: Cursors): vo
         response: answers({ 200: schema.Message, 201: schema.Message }, [
           'chat_not_found',
           'forbidden',
+          'not_allowed',
+          'user_blocked',
           'invalid_reply',
           'overloaded',
         ]),
@@ -108,6 +110,7 @@ export function messageRoutes(app: App, deps: MessageDeps, cursors: Cursors): vo
           'not_editable',
           'message_deleted',
           'not_allowed',
+          'user_blocked',
         ]),
       },
     },
@@ -176,6 +179,7 @@ export function messageRoutes(app: App, deps: MessageDeps, cursors: Cursors): vo
           'chat_not_found',
           'forbidden',
           'not_allowed',
+          'user_blocked',
           'overloaded',
         ]),
       },
@@ -197,6 +201,7 @@ export function messageRoutes(app: App, deps: MessageDeps, cursors: Cursors): vo
           'message_deleted',
           'too_many_reactions',
           'not_allowed',
+          'user_blocked',
         ]),
       },
     },
@@ -212,7 +217,7 @@ export function messageRoutes(app: App, deps: MessageDeps, cursors: Cursors): vo
         tags,
         summary: 'Take a reaction back',
         params: schema.ReactionParams,
-        response: answers({ 200: schema.ReactionList }, ['message_not_found', 'message_deleted', 'not_allowed']),
+        response: answers({ 200: schema.ReactionList }, ['message_not_found', 'message_deleted', 'not_allowed', 'user_blocked']),
       },
     },
     async ({ identity, params }) => ({ reactions: await react(deps, identity.user_id, params.id, params.emoji, true) }),
@@ -231,7 +236,7 @@ export function messageRoutes(app: App, deps: MessageDeps, cursors: Cursors): vo
     async ({ identity, params }) => ({ messages: await listPins(deps, identity.user_id, params.id) }),
   )
 
-  const pinRefusals = ['message_not_found', 'forbidden'] as const
+  const pinRefusals = ['message_not_found', 'forbidden', 'not_allowed', 'user_blocked'] as const
   app.put(
     '/chats/:id/pins/:message_id',
     {

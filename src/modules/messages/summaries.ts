@@ -10,10 +10,12 @@ export const maxUnread = 1_000
 const maxLookedAt = 5_000
 
 /**
- * Others' messages after the read cursor, up to the `last_seq` that is told beside the count, that are neither system nor deleted. Bounded by the key of messages: a chat
- * that is read to its end costs nothing, one never opened a thousand rows. Mentions of the viewer beside it, by the key of message_mentions.
+ * Others' messages after the read cursor, up to the `last_seq` that is told beside the count, that are neither system nor deleted, nor from somebody whom the viewer blocks. Bounded by the key of messages: a chat
+ * that is read to its end costs nothing, one never opened a thousand rows. Mentions of the viewer beside it, by the key of message_mentions. Who is blocked is
+ * looked up once, by the index relations_blocked.
  */
 export async function unreadCounts(q: Queryable, viewerId: string, standings: readonly Standing[]): Promise<Map<string, Unread>> {
+  const blocked = sql`ARRAY(SELECT other_id FROM relations WHERE user_id = ${viewerId} AND blocked)`
   const behind = standings.filter((s) => s.last_seq > Math.max(s.read_seq, s.cleared_seq))
   const rows =
     behind.length === 0
@@ -27,18 +29,35 @@ export async function unreadCounts(q: Queryable, viewerId: string, standings: re
       SELECT count(*)::int AS unread_count FROM (
         SELECT 1 FROM messages m
         WHERE m.chat_id = t.chat_id AND m.seq > t.after AND m.seq <= t.last_seq AND m.sender_id <> ${viewerId} AND m.message_type <> 'system' AND m.deleted_at IS NULL
+          AND m.sender_id <> ALL (${blocked})
         LIMIT ${maxUnread}
       ) AS few
     ) AS n
     CROSS JOIN LATERAL (
       SELECT count(*)::int AS mention_count FROM (
         SELECT 1 FROM message_mentions m
-        WHERE m.chat_id = t.chat_id AND m.user_id = ${viewerId} AND m.seq > t.after AND m.seq <= t.last_seq
+        WHERE m.chat_id = t.chat_id AND m.user_id = ${viewerId} AND m.seq > t.after AND m.seq <= t.last_seq AND m.sender_id <> ALL (${blocked})
         LIMIT ${maxUnread}
       ) AS few
     ) AS c`)
   const counts = new Map(rows.map(({ chat_id, ...unread }) => [chat_id, unread]))
   return new Map(standings.map(({ chat_id }) => [chat_id, counts.get(chat_id) ?? { unread_count: 0, mention_count: 0 }]))
+}
+
+/**
+ * Chats of this user with unread messages from that one: whose counts change when the one blocks the other. Both have been
+ * members of them. Keys of user_chats, chat_members and messages.
+ */
+export async function chatsUnreadFrom(q: Queryable, userId: string, senderId: string): Promise<string[]> {
+  const rows = await q.query<{ chat_id: string }>(sql`
+    SELECT u.chat_id FROM user_chats u
+    JOIN chat_members p ON p.chat_id = u.chat_id AND p.user_id = ${senderId}
+    JOIN chat_members m ON m.chat_id = u.chat_id AND m.user_id = u.user_id AND m.left_at IS NULL
+    JOIN chat_counters k ON k.chat_id = u.chat_id
+    WHERE u.user_id = ${userId} AND u.is_member AND EXISTS (
+      SELECT 1 FROM messages x WHERE x.chat_id = u.chat_id AND x.seq > greatest(m.read_seq, u.cleared_seq, k.last_seq - ${maxLookedAt})
+        AND x.sender_id = ${senderId} AND x.message_type <> 'system' AND x.deleted_at IS NULL)`)
+  return rows.map((row) => row.chat_id)
 }
 
 export async function summaries(

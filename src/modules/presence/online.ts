@@ -2,7 +2,8 @@ import type { Db } from '../../platform/db/db.ts'
 import type { News } from '../../platform/news.ts'
 import type { PresenceStore } from '../../platform/presence/presence.ts'
 import { frame } from '../../protocol/events.ts'
-import { seen, shown, watchersOf } from './store.ts'
+import type { UserStatus } from '../../protocol/resources.ts'
+import { type Shown, seen, shown, type Watcher, watchersOf } from './store.ts'
 
 /**
  * Who is online. Somebody is while any of their devices is connected to any instance; going is told after a second of
@@ -13,6 +14,8 @@ import { seen, shown, watchersOf } from './store.ts'
 const quietMs = 1_000
 /** Comings and goings of so long are told together. */
 const gatherMs = 200
+/** What was on its way elsewhere when two people's sight of each other changed has arrived by then, and is put right. */
+const settleMs = 1_000
 
 export interface OnlineDeps {
   db: Db
@@ -26,6 +29,8 @@ export interface Online {
   moved(userId: string, isHere: boolean): void
   /** Tells how these stand now: somebody whose status changed. */
   announce(userIds: readonly string[]): void
+  /** Two people became contacts, or one blocks the other, or no longer does: each is told how the other stands. */
+  sightChanged(userId: string, otherId: string): void
   /** Everybody here goes at once. */
   close(): Promise<void>
 }
@@ -36,6 +41,7 @@ export function createOnline({ db, news, store, onError }: OnlineDeps): Online {
   /** Whose standing is to be told; `true` where it is told of somebody invisible, too. */
   const due = new Map<string, boolean>()
   let timer: NodeJS.Timeout | undefined
+  const settling = new Set<NodeJS.Timeout>()
 
   function announce(userIds: readonly string[]): void {
     for (const id of userIds) due.set(id, true)
@@ -59,18 +65,43 @@ export function createOnline({ db, news, store, onError }: OnlineDeps): Online {
       const online = await store.online(ids)
       const gone = ids.filter((id) => !online.has(id))
       if (gone.length > 0) await seen(db, gone)
+      const people = (await shown(db, ids)).filter((user) => user.status !== 'invisible' || changed.get(user.id))
+      // As late as can be: who is blocked from here on is told of it after what is told now.
       const watchers = await watchersOf(db, ids)
-      const awake = await store.online([...new Set([...watchers.values()].flat())])
-      for (const user of await shown(db, ids)) {
-        if (user.status === 'invisible' && !changed.get(user.id)) continue
-        const to = (watchers.get(user.id) ?? []).filter((id) => awake.has(id))
-        const is_online = online.has(user.id) && user.status !== 'invisible'
-        const timestamp = Math.floor(Date.now() / 1_000)
-        const status = user.status === 'invisible' ? 'online' : user.status
-        news.passTo(
-          to,
-          frame({ type: 'online_status', user_id: user.id, is_online, status, last_seen: user.last_seen, timestamp }),
-        )
+      for (const user of people) {
+        const to = (watchers.get(user.id) ?? []).filter((watcher) => !watcher.is_blocked)
+        tellOf(user, online.has(user.id), to)
+      }
+    } catch (error) {
+      onError(error, 'presence could not be told')
+    }
+  }
+
+  /** At most two different frames: one for those who may know when this person was here last, one for the others. */
+  function tellOf(user: Shown, isHere: boolean, to: readonly Watcher[]): void {
+    const mayKnow = ({ is_contact }: Watcher) =>
+      user.privacy_last_seen === 'everyone' || (user.privacy_last_seen === 'contacts' && is_contact)
+    const is_online = isHere && user.status !== 'invisible'
+    const idsOf = (watchers: readonly Watcher[]) => watchers.map((watcher) => watcher.watcher_id)
+    news.passTo(idsOf(to.filter(mayKnow)), statusFrame(user.id, is_online, user.status, user.last_seen))
+    news.passTo(idsOf(to.filter((watcher) => !mayKnow(watcher))), statusFrame(user.id, is_online, user.status, null))
+  }
+
+  /** How each of these stands, to the other. Nothing where they are nothing to each other. */
+  async function tellEachOther(userId: string, otherId: string): Promise<void> {
+    const ids = [userId, otherId]
+    try {
+      const online = await store.online(ids)
+      const people = await shown(db, ids)
+      const watchers = await watchersOf(db, ids)
+      for (const user of people) {
+        const [watcher] = (watchers.get(user.id) ?? []).filter((each) => ids.includes(each.watcher_id))
+        if (!watcher) continue
+        const isHere = online.has(user.id)
+        if (!watcher.is_blocked) tellOf(user, isHere, [watcher])
+        // Who was shown as offline before stays as they were.
+        else if (isHere && user.status !== 'invisible')
+          news.passTo([watcher.watcher_id], statusFrame(user.id, false, 'online', null))
       }
     } catch (error) {
       onError(error, 'presence could not be told')
@@ -102,7 +133,16 @@ export function createOnline({ db, news, store, onError }: OnlineDeps): Online {
       }
     },
     announce,
+    sightChanged(userId, otherId) {
+      void tellEachOther(userId, otherId)
+      const later = setTimeout(() => {
+        settling.delete(later)
+        void tellEachOther(userId, otherId)
+      }, settleMs)
+      settling.add(later)
+    },
     async close() {
+      for (const later of settling) clearTimeout(later)
       for (const wait of leaving.values()) clearTimeout(wait)
       leaving.clear()
       const users = [...here]
@@ -112,4 +152,17 @@ export function createOnline({ db, news, store, onError }: OnlineDeps): Online {
       await tell()
     },
   }
+}
+
+/** Who is invisible is shown as somebody who is away from all devices, not as what they chose. */
+function statusFrame(user_id: string, is_online: boolean, status: UserStatus, last_seen: string | null): string {
+  const timestamp = Math.floor(Date.now() / 1_000)
+  return frame({
+    type: 'online_status',
+    user_id,
+    is_online,
+    status: status === 'invisible' ? 'online' : status,
+    last_seen,
+    timestamp,
+  })
 }

@@ -3,36 +3,52 @@ import type { UserStatus } from '../../protocol/resources.ts'
 
 /** Larger groups are not told who comes and goes. */
 export const maxGroupTold = 50
-/** Nobody's coming concerns more people than this. */
+/** Nobody's coming concerns more people than this, contacts and others each. */
 const maxWatchers = 1_000
 
-/** Who is to hear of each of these: the other people of their direct chats and small groups. Keys of user_chats and chat_members. */
-export async function watchersOf(q: Queryable, userIds: readonly string[]): Promise<Map<string, string[]>> {
-  const rows = await q.query<{ user_id: string; watchers: string[] }>(sql`
-    SELECT t.user_id, w.watchers FROM unnest(${userIds}::uuid[]) AS t(user_id)
+export interface Watcher {
+  user_id: string
+  /** Who is to hear of `user_id`. */
+  watcher_id: string
+  is_contact: boolean
+  /** One of the two blocks the other: nothing is told. */
+  is_blocked: boolean
+}
+
+/**
+ * Who is to hear of each of these: their contacts, and the other people of their direct chats and small groups. Keys of user_chats,
+ * chat_members and relations, index relations_contacts.
+ */
+export async function watchersOf(q: Queryable, userIds: readonly string[]): Promise<Map<string, Watcher[]>> {
+  const rows = await q.query<Watcher>(sql`
+    SELECT t.user_id, w.id AS watcher_id, w.is_contact, w.is_blocked FROM unnest(${userIds}::uuid[]) AS t(user_id)
     CROSS JOIN LATERAL (
-      SELECT array_agg(user_id) AS watchers FROM (
-        SELECT DISTINCT p.user_id FROM user_chats u
+      SELECT few.id, bool_or(few.is_contact) AS is_contact, EXISTS (
+        SELECT 1 FROM relations b WHERE b.blocked
+          AND ((b.user_id = t.user_id AND b.other_id = few.id) OR (b.user_id = few.id AND b.other_id = t.user_id))) AS is_blocked
+      FROM (
+        (SELECT r.other_id AS id, true AS is_contact FROM relations r WHERE r.user_id = t.user_id AND r.state = 'contact' LIMIT ${maxWatchers})
+        UNION ALL
+        (SELECT DISTINCT p.user_id, false FROM user_chats u
         JOIN chat_counters k ON k.chat_id = u.chat_id AND k.member_count <= ${maxGroupTold}
         JOIN chat_members p ON p.chat_id = u.chat_id AND p.left_at IS NULL AND p.user_id <> u.user_id
-        WHERE u.user_id = t.user_id AND u.is_member LIMIT ${maxWatchers}
-      ) AS few
-    ) AS w WHERE w.watchers IS NOT NULL`)
-  return new Map(rows.map((row) => [row.user_id, row.watchers]))
+        WHERE u.user_id = t.user_id AND u.is_member LIMIT ${maxWatchers})
+      ) AS few GROUP BY few.id
+    ) AS w`)
+  return Map.groupBy(rows, (row) => row.user_id)
 }
 
 export interface Shown {
   id: string
   status: UserStatus
-  /** Null where only some may know. */
   last_seen: string | null
+  privacy_last_seen: 'everyone' | 'contacts' | 'nobody'
 }
 
-/** How these are shown to just anybody. */
+/** How these stand, before it is decided who may know. */
 export async function shown(q: Queryable, userIds: readonly string[]): Promise<Shown[]> {
   return q.query<Shown>(sql`
-    SELECT id, status, CASE WHEN privacy_last_seen = 'everyone' THEN last_seen END AS last_seen
-    FROM users WHERE id = ANY(${userIds}::uuid[]) AND deleted_at IS NULL`)
+    SELECT id, status, last_seen, privacy_last_seen FROM users WHERE id = ANY(${userIds}::uuid[]) AND deleted_at IS NULL`)
 }
 
 /** They were here until now. Invisible ones leave no trace. */

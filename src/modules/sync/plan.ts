@@ -42,6 +42,8 @@ export function plan(
   userVersion: number,
   limit: number,
   ticks: ReadonlySet<string> = new Set(),
+  /** What is the user's own and changed from this version of their clock on must wait, for something before it does. */
+  horizon = Infinity,
 ): Plan {
   const all = mine.map((chat) => classify(chat, known, userVersion, ticks)).filter((chat) => chat !== undefined)
   // Own changes in the order of the user's clock, so that it can say how far they were told; then what is waited for most.
@@ -49,14 +51,17 @@ export function plan(
   all.sort(
     (a, b) => rank[a.kind] - rank[b.kind] || (a.kind === 'mine' ? a.my_version - b.my_version : a.chat_id < b.chat_id ? 1 : -1),
   )
+  const waits = (chat: Planned) => chat.kind === 'mine' && chat.my_version >= horizon
+  const due = all.filter((chat) => !waits(chat))
   let rows = 0
   let count = 0
-  while (count < all.length && count < maxChats) {
-    rows += cost(all[count]!, limit)
+  while (count < due.length && count < maxChats) {
+    rows += cost(due[count]!, limit)
     if (rows > maxRows && count > 0) break
     count += 1
   }
-  return { chosen: all.slice(0, count), left: all.slice(count).filter((chat) => chat.kind !== 'ticks') }
+  const left = [...due.slice(count).filter((chat) => chat.kind !== 'ticks'), ...all.filter(waits)]
+  return { chosen: due.slice(0, count), left }
 }
 
 function classify(

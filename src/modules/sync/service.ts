@@ -2,6 +2,7 @@ import { type Queryable, sql } from '../../platform/db/db.ts'
 import type { Limiter } from '../../platform/limiter.ts'
 import type { Chat, Cursor, Me, Member, Message, SyncAnswer, SyncChat, UserBrief } from '../../protocol/resources.ts'
 import { activeMembers, type ChatDeps, changedMembers, chatRows, chatViews, cursorsOf, memberViews } from '../chats/index.ts'
+import { changedRelations, relationViews } from '../contacts/index.ts'
 import { changedMessages, type Found, messageViews, newestMessages } from '../messages/index.ts'
 import { type Candidate, type Planned, plan } from './plan.ts'
 
@@ -29,20 +30,27 @@ export interface SyncInput {
 const maxBytes = 900_000
 /** Text read from the database for one answer. */
 const maxTextBytes = 400_000
+/** Contacts, requests and blocks in one answer: at their longest less than half of its bytes. */
+const maxRelationsTold = 100
 /** Of a larger group, the rest is listed by `GET /chats/:id/members`. */
 const maxMembersTold = 1_000
 
 export function sync(deps: SyncDeps, userId: string, input: SyncInput): Promise<SyncAnswer> {
   return deps.limiter(async () => {
-    const { entries, removed, complete, toldUpTo } = await deps.chats.db.snapshot((tx) => read(deps, tx, userId, input))
+    const { entries, removed, complete, relationRows, relations_reset, toldUpTo } = await deps.chats.db.snapshot((tx) =>
+      read(deps, tx, userId, input),
+    )
     const me = await deps.me(userId)
-    const packed = pack(entries)
+    const relations = await relationViews(deps.chats, relationRows)
+    const packed = pack(entries, relations.length > 0 ? sizeOf(relations) : 0)
     const untold = entries.slice(packed.length).some(({ planned }) => planned.kind !== 'ticks')
     const has_more = !complete || untold || packed.some((entry) => entry.told.has_more)
     // The user's clock moves only so far as all that it counts has been told.
     return {
       chats: packed.map((entry) => entry.told),
       removed,
+      relations,
+      relations_reset,
       me,
       user_version: toldUpTo(packed.length),
       has_more,
@@ -67,15 +75,23 @@ async function read(deps: SyncDeps, tx: Queryable, userId: string, input: SyncIn
   const mine = rows.filter((row) => row.chat_id !== null)
   const present = new Set(mine.map((row) => row.chat_id))
   const removed = Object.keys(input.chats).filter((id) => !present.has(id))
-  const from = input.user_version > clock ? 0 : input.user_version
-  const { chosen, left } = plan(mine, input.chats, from, input.limit, new Set(input.ticks))
+  // A client that is ahead of the database has seen a state that was lost.
+  const relations_reset = input.user_version > clock
+  const from = relations_reset ? 0 : input.user_version
+  const changed = await changedRelations(tx, userId, from, maxRelationsTold + 1)
+  const relationRows = changed.slice(0, maxRelationsTold)
+  const horizon = changed[maxRelationsTold]?.version ?? Infinity
+  const { chosen, left } = plan(mine, input.chats, from, input.limit, new Set(input.ticks), horizon)
   const { entries, starved } = await describe(deps, tx, userId, chosen, input.limit)
-  const own = [...chosen, ...left].filter((chat) => chat.kind === 'mine')
+  const own = [...chosen, ...left].filter((chat) => chat.kind === 'mine').map((chat) => chat.my_version)
   return {
     entries,
     removed,
-    complete: left.length === 0 && !starved,
-    toldUpTo: (count: number): number => (count < own.length ? (own[count - 1]?.my_version ?? from) : clock),
+    relationRows,
+    relations_reset,
+    complete: left.length === 0 && !starved && horizon === Infinity,
+    // Up to what comes first of all that had to wait. Chats of the user's own changes come first among the entries.
+    toldUpTo: (count: number): number => Math.min(clock, horizon - 1, ...own.slice(count).map((version) => version - 1)),
   }
 }
 
@@ -220,16 +236,16 @@ function boundOf({ chat, messages, members, cursors }: SyncChat): number {
   return bytes + 6 * characters
 }
 
-/** As many entries as fit; the first one is made to fit. */
-function pack(entries: readonly Entry[]): Entry[] {
+/** As many entries as fit beside what has `used` some of the bytes; the first one is made to fit, where it stands alone. */
+function pack(entries: readonly Entry[], used: number): Entry[] {
   const packed: Entry[] = []
-  let bytes = 0
+  let bytes = used
   // The usual answer is far from the bound, and need not be written out to be measured.
-  if (entries.reduce((sum, { told }) => sum + boundOf(told), 0) <= maxBytes) return [...entries]
+  if (entries.reduce((sum, { told }) => sum + boundOf(told), used) <= maxBytes) return [...entries]
   for (const entry of entries) {
     const size = sizeOf(entry.told)
     if (bytes + size > maxBytes) {
-      if (packed.length === 0) packed.push(shorten(entry))
+      if (bytes === 0) packed.push(shorten(entry))
       break
     }
     bytes += size

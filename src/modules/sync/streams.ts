@@ -4,6 +4,7 @@ import type { Stamped } from '../../platform/news.ts'
 import { frame } from '../../protocol/events.ts'
 import type { Me, MessageEvent } from '../../protocol/resources.ts'
 import { type ChatDeps, changedMembers, chatRows, chatViews, type LockedChat, memberViews, neutralChat } from '../chats/index.ts'
+import { changedRelations, relationViews } from '../contacts/index.ts'
 import { changedMessages, messageEvents, newMessage } from '../messages/index.ts'
 
 /**
@@ -104,30 +105,47 @@ function chain(untold: Untold[], since: number): Stamped[] {
     })
 }
 
-/** What is a user's own and changed after `since`. Each chat is told whole; the profile last, at the clock's own time. */
+/**
+ * What is a user's own and changed after `since`. Each chat is told whole, each relation as it stands; the profile last, at
+ * the clock's own time. The clock is read in the same snapshot as the rest, so that nothing below it is left out.
+ */
 export function userChanges(deps: StreamDeps, userId: string, since: number): Promise<StreamPage> {
   return deps.limiter(async () => {
-    const rows = await deps.chats.db.query<{ clock: number; chat_id: string | null; version: number; is_member: boolean }>(sql`
-      SELECT u.version AS clock, c.chat_id, c.version, c.is_member
-      FROM user_clock u LEFT JOIN user_chats c ON c.user_id = u.user_id AND c.version > ${since}
-      WHERE u.user_id = ${userId} ORDER BY c.version LIMIT ${pageSize + 1}`)
+    const { rows, relations } = await deps.chats.db.snapshot(async (tx) => ({
+      rows: await tx.query<{ clock: number; chat_id: string | null; version: number; is_member: boolean }>(sql`
+        SELECT u.version AS clock, c.chat_id, c.version, c.is_member
+        FROM user_clock u LEFT JOIN user_chats c ON c.user_id = u.user_id AND c.version > ${since}
+        WHERE u.user_id = ${userId} ORDER BY c.version LIMIT ${pageSize + 1}`),
+      relations: await changedRelations(tx, userId, since, pageSize + 1),
+    }))
     const clock = rows[0]?.clock ?? since
     if (clock <= since) return { events: [], version: since, more: false }
     const changed = rows.filter((row) => row.chat_id !== null)
-    const more = changed.length > pageSize
-    const told = changed.slice(0, pageSize)
-    const untold: Untold[] = told.map(({ chat_id, version, is_member }) => ({
-      version,
-      effect: is_member ? { attach: chat_id! } : undefined,
-      frame: (prev) =>
-        is_member ? '' : frame({ type: 'chat_removed', user_version: version, user_prev: prev, chat_id: chat_id! }),
-    }))
-    const last = told.at(-1)?.version ?? since
-    if (!more && last < clock) {
+    // Of both, in the order of the clock they share, as many as make a page.
+    const versions = [...changed, ...relations].map((row) => row.version).sort((a, b) => a - b)
+    const more = versions.length > pageSize
+    const until = more ? versions[pageSize - 1]! : clock
+    const untold: Untold[] = changed
+      .filter(({ version }) => version <= until)
+      .map(({ chat_id, version, is_member }) => ({
+        version,
+        effect: is_member ? { attach: chat_id! } : undefined,
+        frame: (prev) =>
+          is_member ? '' : frame({ type: 'chat_removed', user_version: version, user_prev: prev, chat_id: chat_id! }),
+      }))
+    const told = relations.filter(({ version }) => version <= until)
+    for (const relation of await relationViews(deps.chats, told)) {
+      const { version } = relation
+      untold.push({
+        version,
+        frame: (prev) => frame({ type: 'relation_updated', user_version: version, user_prev: prev, relation }),
+      })
+    }
+    if (!more && (versions.at(-1) ?? since) < clock) {
       const me = await deps.me(userId)
       untold.push({ version: clock, frame: (prev) => frame({ type: 'me_updated', user_version: clock, user_prev: prev, me }) })
     }
-    return { events: chain(untold, since), version: more ? last : clock, more }
+    return { events: chain(untold, since), version: until, more }
   })
 }
 

@@ -2,7 +2,7 @@ import type { Control } from '../../platform/control.ts'
 import type { Db, Queryable } from '../../platform/db/db.ts'
 import type { LimitRule, Limits } from '../../platform/limits/limits.ts'
 import type { Passwords } from '../../platform/passwords.ts'
-import type { Me, Relation } from '../../protocol/resources.ts'
+import type { Me, RelationKind } from '../../protocol/resources.ts'
 import type { BriefCache } from './briefs.ts'
 
 /** An event of a user's own stream; `prev` is the version of the user's clock before it. */
@@ -10,6 +10,14 @@ export interface UserStamped {
   version: number
   prev: number
   event: { type: 'me_updated'; me: Me }
+}
+
+/** How somebody stands to a viewer. */
+export interface Tie {
+  /** What the viewer holds of them. */
+  relation: RelationKind
+  /** They block the viewer, who is not to know: nothing of their coming and going is shown. */
+  blocks_viewer: boolean
 }
 
 /** What profiles need, and the hooks that modules above fill. */
@@ -21,8 +29,8 @@ export interface UsersDeps {
   briefCache: BriefCache
   /** Wrong passwords of somebody who is signed in. */
   passwordRule: LimitRule
-  /** How `viewerId` stands to these; who is not in the answer is a stranger. */
-  relations(viewerId: string, ids: readonly string[]): Promise<Map<string, Relation>>
+  /** How these stand to `viewerId`; who is not in the answer is a stranger. */
+  relations(q: Queryable, viewerId: string, ids: readonly string[]): Promise<Map<string, Tie>>
   /** Who of these is connected. */
   online(ids: readonly string[]): Promise<Set<string>>
   /** Tells the user's own devices, after the commit. */

@@ -1,5 +1,5 @@
 export { type BriefCache, createBriefCache } from './briefs.ts'
-export type { UserStamped, UsersDeps } from './deps.ts'
+export type { Tie, UserStamped, UsersDeps } from './deps.ts'
 export { usersRoutes } from './routes.ts'
 export { displayName } from './schema.ts'
 export {
@@ -13,4 +13,4 @@ export {
   sweepDeleted,
   usersByName,
 } from './service.ts'
-export { tickClock } from './store.ts'
+export { lockClocks, tickClock } from './store.ts'

@@ -2,8 +2,8 @@ import { type Queryable, violatedUnique } from '../../platform/db/db.ts'
 import { AppError } from '../../platform/errors.ts'
 import { newId } from '../../platform/ids.ts'
 import { takeLimit } from '../../platform/limits/take.ts'
-import type { Me, Relation, UserBrief, UserPublic } from '../../protocol/resources.ts'
-import type { UsersDeps } from './deps.ts'
+import type { Me, RelationKind, UserBrief, UserPublic } from '../../protocol/resources.ts'
+import type { Tie, UsersDeps } from './deps.ts'
 import type { FoundUser, MePatch } from './schema.ts'
 import * as store from './store.ts'
 
@@ -48,30 +48,36 @@ export function briefs(deps: Pick<UsersDeps, 'db' | 'briefCache'>, ids: readonly
   return deps.briefCache.load(deps.db, ids)
 }
 
+const stranger: Tie = { relation: 'none', blocks_viewer: false }
+
 interface Seen {
   user: UserPublic
-  relation: Relation
+  relation: RelationKind
 }
 
-/** What `viewerId` may see of these people. */
+/**
+ * What `viewerId` may see of these people. Where one of the two blocks the other, nobody's coming and going is shown to
+ * either: who is blocked is not told, and who blocks does not look.
+ */
 async function see(
-  deps: Pick<UsersDeps, 'relations' | 'online'>,
+  deps: Pick<UsersDeps, 'db' | 'relations' | 'online'>,
   viewerId: string,
   rows: readonly store.ProfileRow[],
 ): Promise<Seen[]> {
   const ids = rows.map(({ id }) => id)
-  const [relations, online] = await Promise.all([deps.relations(viewerId, ids), deps.online(ids)])
+  const [relations, online] = await Promise.all([deps.relations(deps.db, viewerId, ids), deps.online(ids)])
   return rows.map(({ status, privacy_last_seen, deleted_at, ...row }) => {
-    const relation = relations.get(row.id) ?? 'none'
+    const { relation, blocks_viewer } = relations.get(row.id) ?? stranger
+    const isHidden = blocks_viewer || relation === 'blocked'
     const isMine = row.id === viewerId
     const tellsLastSeen =
-      isMine || privacy_last_seen === 'everyone' || (privacy_last_seen === 'contacts' && relation === 'contact')
+      isMine || (!isHidden && (privacy_last_seen === 'everyone' || (privacy_last_seen === 'contacts' && relation === 'contact')))
     return {
       relation,
       user: {
         ...row,
         // Who is invisible looks as if they had not come back since they were last seen.
-        is_online: deleted_at === null && (isMine || status !== 'invisible') && online.has(row.id),
+        is_online: deleted_at === null && (isMine || (!isHidden && status !== 'invisible')) && online.has(row.id),
         last_seen: tellsLastSeen ? row.last_seen : null,
       },
     }
@@ -96,12 +102,22 @@ export async function publicUser(deps: UsersDeps, viewerId: string, id: string):
   return user
 }
 
-/** Rejects with `user_not_found`, or `not_allowed` where this person takes direct chats from contacts alone. */
-export async function checkReachable(deps: Pick<UsersDeps, 'db' | 'relations'>, viewerId: string, id: string): Promise<void> {
-  const [row] = await store.selectExisting(deps.db, [id])
+/**
+ * Rejects with `user_not_found`, `user_blocked` where the viewer blocks this person, and `not_allowed` where they take
+ * direct chats from contacts alone, or block the viewer: the two look alike.
+ */
+export async function checkReachable(
+  deps: Pick<UsersDeps, 'relations'>,
+  q: Queryable,
+  viewerId: string,
+  id: string,
+): Promise<void> {
+  const [row] = await store.selectExisting(q, [id])
   if (!row) throw new AppError('user_not_found')
-  if (row.privacy_dm === 'everyone' || id === viewerId) return
-  if ((await deps.relations(viewerId, [id])).get(id) !== 'contact') throw new AppError('not_allowed')
+  if (id === viewerId) return
+  const { relation, blocks_viewer } = (await deps.relations(q, viewerId, [id])).get(id) ?? stranger
+  if (relation === 'blocked') throw new AppError('user_blocked')
+  if (blocks_viewer || (row.privacy_dm === 'contacts' && relation !== 'contact')) throw new AppError('not_allowed')
 }
 
 /** At most 20 people whose username or display name has `q` in it; the closest first. */

@@ -49,6 +49,11 @@ export async function tickClock(tx: Queryable, id: string): Promise<number> {
   return row!.version
 }
 
+/** Holds these users' clocks until the transaction ends, taken in the order of their ids: what is between people is changed under both. */
+export async function lockClocks(tx: Queryable, ids: readonly string[]): Promise<void> {
+  await tx.query(sql`SELECT 1 AS locked FROM user_clock WHERE user_id = ANY(${ids}::uuid[]) ORDER BY user_id FOR NO KEY UPDATE`)
+}
+
 /** Fails on the unique index `users_username`. Undefined when the account is deleted. */
 export async function updateMe(tx: Queryable, id: string, patch: MePatch): Promise<Me | undefined> {
   const [row] = await tx.query<Me>(sql`

@@ -1,0 +1,5 @@
+export type { ContactDeps } from './deps.ts'
+export { contactRoutes } from './routes.ts'
+export { forgetUser } from './service.ts'
+export type { RelationRow } from './store.ts'
+export { changedRelations, relationViews, ties } from './views.ts'
