@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest'
 import type { ServerEvent } from '../../src/protocol/events.ts'
-import type { Member, Message, My, SyncAnswer, SyncChat } from '../../src/protocol/resources.ts'
+import type { Member, Message, My, Relation, SyncAnswer, SyncChat } from '../../src/protocol/resources.ts'
 import { ClientState } from './state.ts'
 
 /** Answers of `sync` that events have overtaken: what makes a client right or wrong under load. */
@@ -18,7 +18,16 @@ const my = (more: Partial<My> = {}): My => ({
 
 /** Only what the algorithm looks at. */
 const message = (seq: number, version = seq) =>
-  ({ seq, version, sender_id: 'them', message_type: 'text', content: `${seq}`, deleted_at: null }) as Message
+  ({
+    seq,
+    version,
+    sender_id: 'them',
+    message_type: 'text',
+    content: `${seq}`,
+    deleted_at: null,
+    reactions: [],
+    mentions: [] as string[],
+  }) as unknown as Message
 const member = (user_id: string, version: number, left_at: string | null = null) =>
   ({ user_id, version, joined_seq: 0, role: 'member', left_at }) as Member
 const chat = (version: number, more: object = {}) =>
@@ -146,4 +155,56 @@ test('without every message at hand, unread ones are counted on from what was to
   const read = { user_version: 2, user_prev: 1, my: my({ read_seq: 9 }), unread_count: 0, mention_count: 0, last_seq: 9 }
   state.event(event('my_updated', read))
   expect(state.unread('c')).toBe(1)
+})
+
+describe('what I hold of others', () => {
+  const relation = (kind: Relation['relation'], version: number) =>
+    ({ user_id: 'them', relation: kind, request_id: null, version }) as Relation
+  const updated = (kind: Relation['relation'], version: number) =>
+    event('relation_updated', { user_version: version, user_prev: version - 1, relation: relation(kind, version) })
+  const kind = (state: ClientState) => state.relations.get('them')?.relation
+
+  test('an answer that was overtaken does not bring back what has ended', () => {
+    const state = new ClientState('me')
+    state.asked()
+    state.synced(answer(4, [], { relations: [relation('contact', 4)] }))
+    state.asked()
+    state.event(updated('none', 5))
+    state.synced(answer(4, [], { relations: [relation('contact', 4)] }))
+    expect([kind(state), state.userVersion]).toEqual(['none', 5])
+  })
+
+  test('a page does not skip the next one: what comes meanwhile waits for it', () => {
+    const state = new ClientState('me')
+    state.asked()
+    state.synced(answer(3, [], { relations: [relation('incoming', 2)], has_more: true }))
+    expect([state.userVersion, state.needsSync]).toEqual([3, true])
+    state.event(updated('contact', 9))
+    expect([state.userVersion, kind(state)]).toEqual([3, 'incoming'])
+    state.asked()
+    state.synced(answer(8, []))
+    expect([state.userVersion, kind(state), state.needsSync]).toEqual([9, 'contact', false])
+  })
+
+  test('a server that was restored tells all anew', () => {
+    const state = new ClientState('me')
+    state.asked()
+    state.synced(answer(7, [], { relations: [relation('contact', 7)] }))
+    state.asked()
+    state.synced(answer(3, [], { relations_reset: true }))
+    expect([state.userVersion, kind(state)]).toEqual([3, undefined])
+  })
+
+  test('unread messages of somebody who is blocked are not counted', () => {
+    const state = new ClientState('me')
+    state.asked()
+    state.synced(answer(1, [entry(2, { messages: [message(1), message(2)] })]))
+    expect(state.unread('c')).toBe(2)
+    state.event(updated('blocked', 2))
+    expect(state.unread('c')).toBe(0)
+    state.event(sent(3))
+    expect(state.unread('c')).toBe(0)
+    state.event(updated('none', 3))
+    expect(state.unread('c')).toBe(3)
+  })
 })
