@@ -12,6 +12,7 @@ import {
 import {
   bumpAcl,
   type ChatDeps,
+  channelRoutes,
   chatRoutes,
   createAclCache,
   createCursors,
@@ -20,6 +21,7 @@ import {
   leaveEverything,
   lockCounters,
   memberships,
+  sweepDeletedChannels,
   tellMine,
   tickMineIn,
   versions,
@@ -30,6 +32,7 @@ import {
   authorsOf,
   chatsUnreadFrom,
   checkMayWrite,
+  createReactionTeller,
   createWriter,
   deleteMessage,
   editMessage,
@@ -136,7 +139,13 @@ export async function createServer(context: Context): Promise<Server> {
     },
   })
   const online = createOnline({ db, news: hub, store: presence, onError })
-  const signals = createSignals({ db, news: hub, store: presence, hears: (userId, chatId) => hub.hears(userId, chatId) })
+  const signals = createSignals({
+    db,
+    news: hub,
+    store: presence,
+    hears: (userId, chatId) => hub.hears(userId, chatId),
+    isChannel: async (chatId) => (await acl.get(db, chatId))?.type === 'channel',
+  })
 
   // --- chats, messages, sync ---
   const acl = createAclCache()
@@ -198,6 +207,7 @@ export async function createServer(context: Context): Promise<Server> {
     usersByName: (names) => usersByName(db, names),
     onTextChanged: async () => {},
   }
+  const reactionTeller = createReactionTeller(chats)
   const streams: SyncDeps = { chats, me, limiter }
 
   /** WebSocket commands; REST has the same services behind it. */
@@ -216,8 +226,8 @@ export async function createServer(context: Context): Promise<Server> {
     react: async ({ identity }, { message_id, emoji, remove }) => ({
       reactions: await react(messages, identity.user_id, message_id, emoji, remove),
     }),
-    typing: (caller, { chat_id, is_typing }) => {
-      signals.typing(caller, chat_id, is_typing)
+    typing: async (caller, { chat_id, is_typing }) => {
+      await signals.typing(caller, chat_id, is_typing)
       return {}
     },
     read: ({ identity }, { chat_id, seq }) => ({
@@ -264,6 +274,7 @@ export async function createServer(context: Context): Promise<Server> {
       await usersRoutes(api, users)
       contactRoutes(api, contacts)
       chatRoutes(api, chats, cursors)
+      channelRoutes(api, chats, config.publicUrl)
       messageRoutes(api, messages, cursors)
       syncRoutes(api, streams)
       presenceRoutes(api, signals)
@@ -292,7 +303,7 @@ export async function createServer(context: Context): Promise<Server> {
   await bus.subscribe([controlChannel, peopleChannel])
   hub.start()
   const sweep = () =>
-    Promise.all([sweepSessions(db), sweepDeleted(users)]).catch((error: unknown) =>
+    Promise.all([sweepSessions(db), sweepDeleted(users), sweepDeletedChannels(chats)]).catch((error: unknown) =>
       onError(error, 'what is old could not be swept'),
     )
   const sweeper = setInterval(() => void sweep(), sweepEveryMs)
@@ -310,6 +321,7 @@ export async function createServer(context: Context): Promise<Server> {
       clearTimeout(cutOff)
       await writer.close()
       await cursors.close()
+      await reactionTeller.close()
       signals.close()
       await online.close()
       await authenticator.close()

@@ -15,6 +15,8 @@ export type Effect =
   | { gone: true }
   /** User stream: subscribe this user to the chat, then tell `chat_added` as it stands then. Such an event has no frame. */
   | { attach: string }
+  /** User stream: this user hears this channel no longer; nothing else tells of it. */
+  | { detach: string }
 
 /** An event that took a version of its stream. */
 export interface Stamped {

@@ -22,7 +22,7 @@ export const serverEvents = {
   new_message: event('new_message', 'A message; within a chat in the order of `seq`.', { ...stamp, message: MessageEvent }),
   message_edited: event(
     'message_edited',
-    'A message changed: text, pin, or more at once. Where it is not known yet, it is new. Quotes of it change with it.',
+    'A message changed: text, pin, in channels its reactions, or more at once. Where it is not known yet, it is new. Quotes of it change with it.',
     { ...stamp, message: MessageEvent },
   ),
   message_deleted: event('message_deleted', 'A message was deleted; it keeps its place.', {
@@ -31,7 +31,7 @@ export const serverEvents = {
     seq: counter,
     message: MessageEvent.describe('What stands in its place: without text, mentions, reactions, quote and attribution'),
   }),
-  reaction: event('reaction', 'Somebody reacted to a message, or took it back; `count` is of this emoji now.', {
+  reaction: event('reaction', 'Somebody reacted to a message, or took it back; `count` is of this emoji now. Not in channels.', {
     ...stamp,
     message_id: uuid,
     seq: counter,
@@ -40,9 +40,18 @@ export const serverEvents = {
     removed: z.boolean(),
     count: counter,
   }),
-  member_joined: event('member_joined', 'Somebody joined, or their role changed.', { ...stamp, user_id: uuid, member: Member }),
+  my_reaction: event(
+    'my_reaction',
+    'I reacted to a message of a channel, or took it back: told to my own devices alone. How many did comes as `message_edited`, for all reactions of about a second at once.',
+    { chat_id: uuid, message_id: uuid, seq: counter, emoji: z.string(), removed: z.boolean() },
+  ),
+  member_joined: event('member_joined', 'Somebody joined, or their role changed. In channels of owner and admins alone.', {
+    ...stamp,
+    user_id: uuid,
+    member: Member,
+  }),
   member_left: event('member_left', 'Somebody left or was removed.', { ...stamp, user_id: uuid }),
-  chat_updated: event('chat_updated', 'Name, description, picture or owner changed; `deleted` when the chat is gone.', {
+  chat_updated: event('chat_updated', 'Name, description, picture, slug or owner changed; `deleted` when the chat is gone.', {
     ...stamp,
     chat: ChatEvent,
     deleted: z.boolean().optional(),

@@ -90,7 +90,9 @@ export const Member = named(
   z.object({
     user_id: uuid,
     user: UserBrief,
-    role: z.enum(roles),
+    role: z
+      .enum(roles)
+      .describe('A channel tells its owner and admins alone: one who is told as `subscriber` is no admin any more'),
     joined_at: time,
     joined_seq: counter.describe("The chat's last `seq` when they joined: older messages do not count for their ticks"),
     version: counter.describe("The chat's version of the last change of membership or role"),
@@ -128,10 +130,15 @@ export const System = named(
       'owner_changed',
       'renamed',
       'described',
+      'slug_changed',
+      'made_public',
+      'made_private',
+      'channel_created',
+      'joined_by_invite',
     ]),
     actor_id: uuid,
-    target_id: uuid.optional(),
-    name: z.string().optional(),
+    target_id: uuid.optional().describe('Whom it was done to; of `joined_by_invite`, who made the link'),
+    name: z.string().optional().describe('The name, or the slug, as it is now'),
     role: z.enum(roles).optional(),
   }),
 )
@@ -199,7 +206,9 @@ export const Message = named(
       .describe("The sender's view: delivered or read by every other member who had joined before"),
     delivered_count: counter,
     read_count: counter,
-    view_count: counter.nullable(),
+    view_count: counter
+      .nullable()
+      .describe('In channels, how many subscribers have read past it; never goes back. Null elsewhere'),
   }),
 )
 
@@ -216,7 +225,10 @@ export const ChatEvent = named(
     avatar_url: z.string().nullable(),
     slug: z.string().nullable(),
     owner_id: uuid.nullable(),
-    member_count: counter,
+    is_public: z.boolean().describe('A public channel is in the directory and may be read before subscribing'),
+    member_count: counter.describe(
+      'In channels with the subscribers; they come and go untold, so that it is as of the last answer',
+    ),
     created_at: time,
   }),
 )
@@ -225,7 +237,7 @@ export const Chat = named(
   'Chat',
   ChatEvent.extend({
     peer: UserPublic.nullable().describe('The other person of a direct chat; yourself in your saved messages'),
-    my_role: z.enum(roles),
+    my_role: z.enum(roles).nullable().describe('Null where I read a public channel that I have not subscribed to'),
     last_seq: counter,
     version: counter,
     last_message: Message.nullable(),
@@ -236,15 +248,18 @@ export const Chat = named(
   }),
 )
 
-export const ChatWithMembers = named('ChatWithMembers', Chat.extend({ members: z.array(Member).describe('The first 50') }))
+export const ChatWithMembers = named(
+  'ChatWithMembers',
+  Chat.extend({ members: z.array(Member).describe('The first 50; of a channel the owner and admins') }),
+)
 
 export const SyncChat = named(
   'SyncChat',
   z.object({
     chat: Chat,
     messages: z.array(Message).describe('Changed messages in the order of their `version`; after `reset` the newest page'),
-    members: z.array(Member).describe('Changed members, those who left too'),
-    cursors: z.array(Cursor),
+    members: z.array(Member).describe('Changed members, those who left too; of a channel the owner and admins alone'),
+    cursors: z.array(Cursor).describe('None in channels'),
     version: counter.describe('Where this chat stands after applying the entry'),
     has_more: z.boolean(),
     reset: z.boolean().describe('Forget what you have of this chat first; the entry starts anew with the newest page'),

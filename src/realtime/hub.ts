@@ -148,12 +148,12 @@ export class Hub implements News {
   #deliverUser(user: LocalUser, event: Stamped): void {
     const attach = event.effect && 'attach' in event.effect ? event.effect.attach : undefined
     if (attach === undefined && user.chain === undefined) {
-      this.#toUser(user, encodeFrame(event.frame))
+      this.#toOwn(user, event)
       return
     }
     // What follows an event that needs the database waits for it, so that a user's events keep their order.
     const step = async () => {
-      if (attach === undefined) this.#toUser(user, encodeFrame(event.frame))
+      if (attach === undefined) this.#toOwn(user, event)
       else await this.#addChat(user, attach, event)
     }
     const chain: Promise<void> = (user.chain ?? Promise.resolve()).then(step).catch((error: unknown) => {
@@ -164,6 +164,15 @@ export class Hub implements News {
     void chain.then(() => {
       if (user.chain === chain) user.chain = undefined
     })
+  }
+
+  #toOwn(user: LocalUser, event: Stamped): void {
+    if (event.effect && 'detach' in event.effect) {
+      user.lastDetached = event.version
+      const chat = this.#chats.get(event.effect.detach)
+      if (chat?.users.has(user)) this.#left(user, chat)
+    }
+    this.#toUser(user, encodeFrame(event.frame))
   }
 
   /** Subscribes first, then tells the chat as it stands: the frame is never older than what the gate has let pass. */
@@ -219,6 +228,7 @@ export class Hub implements News {
       peers: new Set(),
       chats: new Set(),
       chain: undefined,
+      lastDetached: -1,
       ready: Promise.resolve(),
       gate: new Gate({
         deliver: (event) => this.#deliverUser(user, event),
@@ -235,7 +245,8 @@ export class Hub implements News {
 
   /**
    * Makes `user` hear exactly their chats: subscribe to those without a gate, then read the list again, which is then
-   * newer than every subscription. A list older than somebody's leaving is read once more.
+   * newer than every subscription. A list older than somebody's leaving
+   * (by the chat's versions, or by their own of a channel) is read once more.
    */
   async #bring(user: LocalUser): Promise<void> {
     const pinned = new Set<LocalChat>()
@@ -250,7 +261,7 @@ export class Hub implements News {
         }
         await Promise.all(Array.from(pinned, (chat) => chat.subscribed))
         list = await this.#memberships(user.id)
-        let stale = false
+        let stale = list !== undefined && user.lastDetached > list.user_version
         for (const { chat_id, version } of list?.chats ?? []) {
           const chat = this.#chats.get(chat_id)
           if (chat === undefined || !pinned.has(chat)) stale = true

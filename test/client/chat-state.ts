@@ -21,7 +21,7 @@ export interface HistoryPage {
   version: number
 }
 
-const neutral = ({ id, type, name, description, avatar_url, slug, owner_id, member_count, created_at }: Chat): ChatEvent => ({
+const neutral = ({
   id,
   type,
   name,
@@ -29,6 +29,18 @@ const neutral = ({ id, type, name, description, avatar_url, slug, owner_id, memb
   avatar_url,
   slug,
   owner_id,
+  is_public,
+  member_count,
+  created_at,
+}: Chat): ChatEvent => ({
+  id,
+  type,
+  name,
+  description,
+  avatar_url,
+  slug,
+  owner_id,
+  is_public,
   member_count,
   created_at,
 })
@@ -36,7 +48,7 @@ const neutral = ({ id, type, name, description, avatar_url, slug, owner_id, memb
 export class ChatState {
   version = 0
   #chat: ChatEvent
-  /** Nobody is missing from `members`: a very large chat tells only some. */
+  /** Nobody is missing from `members`: a very large chat tells only some, a channel its owner and admins alone. */
   readonly #knowsAll: boolean
   /** The last page of an answer that came in parts is still to come: until then no event follows on from here. */
   partial = false
@@ -63,7 +75,7 @@ export class ChatState {
     this.#myId = myId
     this.#isBlocked = isBlocked
     this.#chat = neutral(chat)
-    this.#knowsAll = members.length >= chat.member_count
+    this.#knowsAll = chat.type !== 'channel' && members.length >= chat.member_count
     this.#my = chat.my
     this.heldFrom = (messages[0]?.seq ?? chat.last_seq + 1) - 1
   }
@@ -212,13 +224,28 @@ export class ChatState {
     this.messages.set(seq, { ...known, version, reactions: reactions.filter((reaction) => reaction.count > 0) })
   }
 
+  /** I reacted to this message, on this device or another. How many did is told by itself, before or after. */
+  reacted(seq: number, emoji: string, removed: boolean): void {
+    const known = this.messages.get(seq)
+    if (!known) return
+    const isThere = known.reactions.some((reaction) => reaction.emoji === emoji)
+    const reactions = known.reactions.map((reaction) => (reaction.emoji === emoji ? { ...reaction, me: !removed } : reaction))
+    this.messages.set(seq, {
+      ...known,
+      reactions: isThere || removed ? reactions : [...reactions, { emoji, count: 1, me: true }],
+    })
+  }
+
   /** The version of what is known of this person's membership. */
   #memberVersion(userId: string): number {
     return Math.max(this.members.get(userId)?.version ?? 0, this.#left.get(userId) ?? 0)
   }
 
   #member(member: Member): void {
-    if (member.version > this.#memberVersion(member.user_id)) this.members.set(member.user_id, member)
+    if (member.version <= this.#memberVersion(member.user_id)) return
+    // Of a channel its owner and admins are told: who is one no more goes.
+    if (member.role === 'subscriber') this.#leave(member.user_id, member.version)
+    else this.members.set(member.user_id, member)
   }
 
   #leave(userId: string, version: number): void {
@@ -260,6 +287,7 @@ export class ChatState {
   }
 
   status(seq: number): 'sent' | 'delivered' | 'read' {
+    if (this.#chat.type === 'channel') return 'sent'
     const others = this.receivers(seq).map(({ user_id }) => this.cursors.get(user_id))
     if (others.length === 0) return 'sent'
     if (others.every((cursor) => cursor && cursor.read_seq >= seq)) return 'read'
@@ -268,6 +296,7 @@ export class ChatState {
 
   /** A message of mine has not been read by all: where the others stand is worth asking for. */
   get waitsForTicks(): boolean {
+    if (this.#chat.type === 'channel') return false
     for (const [seq, { sender_id, message_type }] of this.messages)
       if (sender_id === this.#myId && message_type !== 'system' && this.status(seq) !== 'read') return true
     return false

@@ -124,6 +124,7 @@ export class ClientState {
   #passing(event: ServerEvent): void {
     if (event.type === 'read') this.chats.get(event.chat_id)?.moved(event.user_id, event.read_seq, event.read_seq)
     else if (event.type === 'delivered') this.chats.get(event.chat_id)?.moved(event.user_id, 0, event.delivered_seq)
+    else if (event.type === 'my_reaction') this.chats.get(event.chat_id)?.reacted(event.seq, event.emoji, event.removed)
   }
 
   // --- catching up -----------------------------------------------------------------------------------------------

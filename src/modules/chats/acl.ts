@@ -12,6 +12,7 @@ export interface Acl {
   acl_version: number
   /** Nobody may write here any more. */
   deleted: boolean
+  /** Of a channel the owner and admins alone: it may have more subscribers than anybody should remember. */
   roles: ReadonlyMap<string, Role>
   /** Of a direct chat: who of the two blocks the other. Empty elsewhere. */
   blockers: ReadonlySet<string>
@@ -57,7 +58,7 @@ export function createAclCache(): AclCache {
 
 /**
  * One statement, so that version, members and blocks are of one snapshot: who blocks bumps the direct chat's version in the
- * same transaction. Served by the keys of the four tables.
+ * same transaction. Served by the keys of the four tables and chat_members_staff.
  */
 async function loadAcl(q: Queryable, chatId: string): Promise<Acl | undefined> {
   const [row] = await q.query<{
@@ -68,7 +69,10 @@ async function loadAcl(q: Queryable, chatId: string): Promise<Acl | undefined> {
     blockers: string[] | null
   }>(sql`
     SELECT c.type, k.acl_version, c.deleted_at IS NOT NULL AS deleted,
-      (SELECT jsonb_object_agg(m.user_id, m.role) FROM chat_members m WHERE m.chat_id = k.chat_id AND m.left_at IS NULL) AS roles,
+      CASE WHEN c.type = 'channel'
+        THEN (SELECT jsonb_object_agg(m.user_id, m.role) FROM chat_members m WHERE m.chat_id = k.chat_id AND m.role IN ('owner', 'admin'))
+        ELSE (SELECT jsonb_object_agg(m.user_id, m.role) FROM chat_members m WHERE m.chat_id = k.chat_id AND m.left_at IS NULL)
+      END AS roles,
       CASE WHEN c.type = 'dm' THEN (
         SELECT jsonb_agg(m.user_id) FROM chat_members m
         JOIN chat_members p ON p.chat_id = m.chat_id AND p.user_id <> m.user_id

@@ -20,6 +20,7 @@ export interface LockedChat {
   avatar: object | null
   slug: string | null
   owner_id: string | null
+  is_public: boolean
   created_at: string
   last_seq: number
   version: number
@@ -69,7 +70,7 @@ export async function changeChat<T>(
   work: (change: Change) => Promise<T>,
   create?: (tx: Queryable) => Promise<unknown>,
 ): Promise<T> {
-  const { result, told, listed, aclChanged } = await deps.db.transaction(async (tx) => {
+  const { result, told, listed, aclChanged, type } = await deps.db.transaction(async (tx) => {
     await create?.(tx)
     const chat = await lockChat(tx, chatId)
     const state = createChange(tx, chat)
@@ -79,11 +80,11 @@ export async function changeChat<T>(
         acl_version = ${chat.acl_version}, member_count = ${chat.member_count}
       WHERE chat_id = ${chatId}`)
     const listed = await writeListed(tx, chatId, state.listed)
-    return { result, told: state.told, listed, aclChanged: state.aclChanged() }
+    return { result, told: state.told, listed, aclChanged: state.aclChanged(), type: chat.type }
   })
   if (aclChanged) deps.acl.forget(chatId)
   try {
-    await tell(deps, chatId, told, listed)
+    await tell(deps, { id: chatId, type }, told, listed)
   } catch (error) {
     // Committed is committed: whoever listens finds the hole and reads it from the database.
     deps.onError(error, 'a change could not be told')
@@ -96,7 +97,7 @@ async function lockChat(tx: Queryable, chatId: string): Promise<LockedChat> {
   const [counters] = await tx.query<Pick<LockedChat, 'last_seq' | 'version' | 'acl_version' | 'member_count'>>(sql`
     SELECT last_seq, version, acl_version, member_count FROM chat_counters WHERE chat_id = ${chatId} FOR NO KEY UPDATE`)
   const [chat] = await tx.query<Omit<LockedChat, keyof typeof counters>>(sql`
-    SELECT id, type, name, description, avatar, slug, owner_id, created_at FROM chats WHERE id = ${chatId} AND deleted_at IS NULL`)
+    SELECT id, type, name, description, avatar, slug, owner_id, is_public, created_at FROM chats WHERE id = ${chatId} AND deleted_at IS NULL`)
   if (!counters || !chat) throw new AppError('chat_not_found')
   return { ...(chat as LockedChat), ...counters }
 }
@@ -173,22 +174,37 @@ export async function writeListed(tx: Queryable, chatId: string, listed: Readonl
   return rows
 }
 
-async function tell(deps: ChatDeps, chatId: string, told: readonly Told[], listed: readonly Listed[]): Promise<void> {
+async function tell(
+  deps: ChatDeps,
+  chat: Pick<LockedChat, 'id' | 'type'>,
+  told: readonly Told[],
+  listed: readonly Listed[],
+): Promise<void> {
   const people = await deps.briefs([...new Set(told.flatMap((t) => t.people))])
   const events = told.map(
     ({ version, build, effect }): Stamped => ({ version, prev: version - 1, frame: frame(build(people)), effect }),
   )
-  deps.news.tell(`chat:${chatId}`, events)
-  tellListed(deps, chatId, listed)
+  deps.news.tell(`chat:${chat.id}`, events)
+  tellListed(deps, chat, listed)
 }
 
-export function tellListed(deps: Pick<ChatDeps, 'news'>, chatId: string, listed: readonly Listed[]): void {
+/** In a channel nobody else is told who comes and goes, so that it is on the user's own stream that they stop hearing it. */
+export function tellListed(
+  deps: Pick<ChatDeps, 'news'>,
+  { id, type }: Pick<LockedChat, 'id' | 'type'>,
+  listed: readonly Listed[],
+): void {
   for (const { user_id, version, is_member } of listed) {
     const prev = version - 1
     deps.news.tell(`user:${user_id}`, [
       is_member
-        ? { version, prev, frame: '', effect: { attach: chatId } }
-        : { version, prev, frame: frame({ type: 'chat_removed', user_version: version, user_prev: prev, chat_id: chatId }) },
+        ? { version, prev, frame: '', effect: { attach: id } }
+        : {
+            version,
+            prev,
+            frame: frame({ type: 'chat_removed', user_version: version, user_prev: prev, chat_id: id }),
+            effect: type === 'channel' ? { detach: id } : undefined,
+          },
     ])
   }
 }

@@ -1,6 +1,7 @@
 import { type Queryable, sql } from '../../platform/db/db.ts'
 import { AppError, isUnavailable } from '../../platform/errors.ts'
 import { frame } from '../../protocol/events.ts'
+import { recordViews } from './channel-views.ts'
 import type { ChatDeps } from './deps.ts'
 import { type Moved, tellMine } from './mine.ts'
 
@@ -41,6 +42,10 @@ export interface Receipt {
   read_at: string | null
   delivered_from: number
   delivered_seq: number
+  /** In a channel nobody is told who read what. */
+  is_channel: boolean
+  /** The move counts as views: a subscriber's, in a channel. */
+  is_view: boolean
 }
 
 export interface Cursors {
@@ -84,6 +89,7 @@ export function createCursors(deps: ChatDeps): Cursors {
   }
 
   function gather(row: Receipt): void {
+    if (row.is_channel) return
     if (row.read_seq <= row.read_from && row.delivered_seq <= row.delivered_from) return
     const key = `${row.chat_id} ${row.user_id}`
     const known = receipts.get(key)
@@ -168,7 +174,8 @@ const moveSlots = 64
 
 /** When cursors came where they are: what tells who read a message when. A read move is one of delivery too. */
 async function recordMoves(tx: Queryable, rows: readonly Receipt[]): Promise<void> {
-  const moves = rows.flatMap((row) => [
+  const told = rows.filter((row) => !row.is_channel)
+  const moves = told.flatMap((row) => [
     ...(row.read_seq > row.read_from ? [{ ...row, is_read: true, seq: row.read_seq }] : []),
     ...(row.delivered_seq > Math.max(row.delivered_from, row.read_seq > row.read_from ? row.read_seq : 0)
       ? [{ ...row, is_read: false, seq: row.delivered_seq }]
@@ -184,17 +191,19 @@ async function recordMoves(tx: Queryable, rows: readonly Receipt[]): Promise<voi
     ON CONFLICT (chat_id, user_id, is_read, slot) DO UPDATE SET seq = excluded.seq, at = excluded.at WHERE cursor_moves.seq < excluded.seq`)
 }
 
-/** Members first, then the clocks of those whose own read cursor moved, each in the order of their keys. */
+/** Members first, then views, then the clocks of those whose own read cursor moved, each in the order of their keys. */
 async function write(tx: Queryable, batch: readonly Waiting[]): Promise<{ rows: Receipt[]; moved: Moved[] }> {
   const rows = await tx.query<Receipt>(sql`
     WITH wanted AS (
-      SELECT t.chat_id, t.user_id, least(t.read, k.last_seq) AS read, least(greatest(t.read, t.delivered), k.last_seq) AS delivered
+      SELECT t.chat_id, t.user_id, c.type = 'channel' AS is_channel, least(t.read, k.last_seq) AS read,
+        -- What reached ten thousand subscribers is of no use to anybody: in channels it moves with reading alone.
+        least(CASE WHEN c.type = 'channel' THEN t.read ELSE greatest(t.read, t.delivered) END, k.last_seq) AS delivered
       FROM unnest(${batch.map((b) => b.chat_id)}::uuid[], ${batch.map((b) => b.user_id)}::uuid[],
         ${batch.map((b) => b.read)}::bigint[], ${batch.map((b) => b.delivered)}::bigint[]) AS t(chat_id, user_id, read, delivered)
       JOIN chat_counters k ON k.chat_id = t.chat_id
       JOIN chats c ON c.id = t.chat_id AND c.deleted_at IS NULL
     ), locked AS (
-      SELECT m.chat_id, m.user_id, m.read_seq, m.delivered_seq, m.read_at, w.read, w.delivered
+      SELECT m.chat_id, m.user_id, m.read_seq, m.delivered_seq, m.read_at, w.read, w.delivered, w.is_channel, w.is_channel AND m.role = 'subscriber' AS is_view
       FROM chat_members m JOIN wanted w ON w.chat_id = m.chat_id AND w.user_id = m.user_id
       WHERE m.left_at IS NULL ORDER BY m.chat_id, m.user_id FOR NO KEY UPDATE OF m
     ), moved AS (
@@ -205,10 +214,14 @@ async function write(tx: Queryable, batch: readonly Waiting[]): Promise<{ rows: 
       RETURNING m.chat_id, m.user_id, m.read_at
     )
     SELECT l.chat_id, l.user_id, l.read_seq AS read_from, greatest(l.read_seq, l.read) AS read_seq, coalesce(moved.read_at, l.read_at) AS read_at,
-      l.delivered_seq AS delivered_from, greatest(l.delivered_seq, l.delivered) AS delivered_seq
+      l.delivered_seq AS delivered_from, greatest(l.delivered_seq, l.delivered) AS delivered_seq, l.is_channel, l.is_view
     FROM locked l LEFT JOIN moved ON moved.chat_id = l.chat_id AND moved.user_id = l.user_id`)
   await recordMoves(tx, rows)
   const read = rows.filter((row) => row.read_seq > row.read_from)
+  await recordViews(
+    tx,
+    read.filter((row) => row.is_view),
+  )
   if (read.length === 0) return { rows, moved: [] }
   // Several chats of one user take consecutive versions of their clock.
   const moved = await tx.query<Moved>(sql`

@@ -32,7 +32,7 @@ export async function getOrCreateDm(deps: ChatDeps, actorId: string, peerId: str
     return listed
   })
   if (!listed) return { id: (await findDm(deps.db, actorId, peerId))!, created: false }
-  tellListed(deps, id, listed)
+  tellListed(deps, { id, type: 'dm' }, listed)
   return { id, created: true }
 }
 

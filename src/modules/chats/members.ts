@@ -30,12 +30,19 @@ export const memberResource = (row: MemberRow, user: UserBrief): Member => ({
   left_at: row.left_at,
 })
 
-/** Active members of these chats, longest-standing first; at most `perChat` of each. Key of chat_members. */
+/**
+ * Active members of these chats, longest-standing first, at most `perChat` of each; of a channel the owner and admins alone.
+ * Key of chat_members; index chat_members_staff.
+ */
 export async function activeMembers(q: Queryable, chatIds: readonly string[], perChat: number): Promise<MemberRow[]> {
   return q.query<MemberRow>(sql`
-    SELECT m.* FROM unnest(${chatIds}::uuid[]) AS t(chat_id) CROSS JOIN LATERAL (
-      SELECT chat_id, user_id, role, joined_at, joined_seq, version, left_at FROM chat_members
-      WHERE chat_id = t.chat_id AND left_at IS NULL ORDER BY joined_at, user_id LIMIT ${perChat}) m`)
+    SELECT m.* FROM unnest(${chatIds}::uuid[]) AS t(chat_id) JOIN chats c ON c.id = t.chat_id CROSS JOIN LATERAL (
+      (SELECT chat_id, user_id, role, joined_at, joined_seq, version, left_at FROM chat_members
+      WHERE c.type <> 'channel' AND chat_id = t.chat_id AND left_at IS NULL ORDER BY joined_at, user_id LIMIT ${perChat})
+      UNION ALL
+      (SELECT chat_id, user_id, role, joined_at, joined_seq, version, left_at FROM chat_members
+      WHERE c.type = 'channel' AND chat_id = t.chat_id AND role IN ('owner', 'admin') ORDER BY joined_at, user_id LIMIT ${perChat})
+    ) m`)
 }
 
 /** One page of a chat's active members in the order of their ids. Key of chat_members. */
@@ -45,7 +52,10 @@ export async function membersPage(q: Queryable, chatId: string, after: string, l
     WHERE chat_id = ${chatId} AND left_at IS NULL AND user_id > ${after} ORDER BY user_id LIMIT ${limit}`)
 }
 
-/** Members changed in `(since, until]` of each chat, those who left too. Index chat_members_version. */
+/**
+ * Members changed in `(since, until]` of each chat, those who left too. Subscribers have version 0: of them, only those are
+ * here who were removed, and those who had been admins. Index chat_members_version.
+ */
 export async function changedMembers(
   q: Queryable,
   ranges: readonly { chat_id: string; since: number; until: number }[],
@@ -103,10 +113,22 @@ export async function setLeft(q: Queryable, chatId: string, userId: string, vers
     UPDATE chat_members SET left_at = now(), role = 'member', version = ${version} WHERE chat_id = ${chatId} AND user_id = ${userId}`)
 }
 
-/** Who the chat goes to when its owner leaves: the longest-standing admin, else member. */
+/** A subscriber who was removed, and never an admin: nobody was told of them, and nobody is. */
+export const isUntold = ({ role, left_at }: Pick<MemberRow, 'role' | 'left_at'>): boolean =>
+  role === 'subscriber' && left_at !== null
+
+/** Who a group goes to when its owner leaves: the longest-standing admin, else member. */
 export async function successor(q: Queryable, chatId: string, leaving: string): Promise<string | undefined> {
   const [row] = await q.query<{ user_id: string }>(sql`
     SELECT user_id FROM chat_members WHERE chat_id = ${chatId} AND left_at IS NULL AND user_id <> ${leaving}
     ORDER BY role = 'admin' DESC, joined_at, user_id LIMIT 1`)
+  return row?.user_id
+}
+
+/** Who a channel goes to: the longest-standing admin, or nobody. Index chat_members_staff. */
+export async function longestAdmin(q: Queryable, chatId: string): Promise<string | undefined> {
+  const [row] = await q.query<{ user_id: string }>(sql`
+    SELECT user_id FROM chat_members WHERE chat_id = ${chatId} AND role IN ('owner', 'admin') AND role = 'admin'
+    ORDER BY joined_at, user_id LIMIT 1`)
   return row?.user_id
 }

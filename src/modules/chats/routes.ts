@@ -3,8 +3,9 @@ import type { App } from '../../platform/http/types.ts'
 import { type Cursors, lastSeq } from './cursors.ts'
 import type { ChatDeps } from './deps.ts'
 import { getOrCreateDm } from './dm.ts'
-import { addMembers, changeRole, createGroup, deleteGroup, editGroup, leaveGroup, removeMember, transferGroup } from './groups.ts'
+import { addMembers, changeRole, createGroup, leaveChat, removeMember, transferChat } from './groups.ts'
 import { changeSettings, clearDm, myRows } from './mine.ts'
+import { deleteChat, editChat } from './profile.ts'
 import * as schema from './schema.ts'
 import { listChats, listMembers, typeOf, viewChat, viewChatWithMembers } from './views.ts'
 
@@ -85,14 +86,14 @@ export function chatRoutes(app: App, deps: ChatDeps, cursors: Cursors): void {
     {
       schema: {
         tags,
-        summary: 'Rename or describe a group',
+        summary: 'Rename or describe a group or channel, give it a slug (owner, admins)',
         params: schema.ChatParams,
         body: schema.EditChat,
-        response: answers({ 200: schema.Chat }, refusals),
+        response: answers({ 200: schema.Chat }, [...refusals, 'not_a_channel', 'slug_taken']),
       },
     },
     async ({ identity, params, body }) => {
-      await editGroup(deps, identity.user_id, params.id, body)
+      await editChat(deps, identity.user_id, params.id, body)
       return viewChat(deps, identity.user_id, params.id)
     },
   )
@@ -102,14 +103,14 @@ export function chatRoutes(app: App, deps: ChatDeps, cursors: Cursors): void {
     {
       schema: {
         tags,
-        summary: 'Delete a group for all (owner), or a direct chat for yourself',
+        summary: 'Delete a group or channel for all (owner), or a direct chat for yourself',
         params: schema.ChatParams,
         response: answers({ 200: Done }, refusals),
       },
     },
     async ({ identity, params }) => {
       if ((await typeOf(deps, identity.user_id, params.id)) === 'dm') await clearDm(deps, identity.user_id, params.id)
-      else await deleteGroup(deps, identity.user_id, params.id)
+      else await deleteChat(deps, identity.user_id, params.id)
       return { message: 'Chat deleted' }
     },
   )
@@ -119,10 +120,10 @@ export function chatRoutes(app: App, deps: ChatDeps, cursors: Cursors): void {
     {
       schema: {
         tags,
-        summary: 'Members by id',
+        summary: 'Members by id; of a channel for its owner and admins alone',
         params: schema.ChatParams,
         querystring: schema.MembersQuery,
-        response: answers({ 200: schema.MemberList }, ['chat_not_found']),
+        response: answers({ 200: schema.MemberList }, ['chat_not_found', 'forbidden']),
       },
     },
     ({ identity, params, query }) => listMembers(deps, identity.user_id, params.id, query),
@@ -150,7 +151,7 @@ export function chatRoutes(app: App, deps: ChatDeps, cursors: Cursors): void {
     {
       schema: {
         tags,
-        summary: 'Make an admin, or a member again (owner)',
+        summary: 'Make an admin, or a member (of a channel: subscriber) again (owner)',
         params: schema.MemberParams,
         body: schema.ChangeRole,
         response: answers({ 200: Done }, [...refusals, 'member_not_found']),
@@ -167,9 +168,9 @@ export function chatRoutes(app: App, deps: ChatDeps, cursors: Cursors): void {
     {
       schema: {
         tags,
-        summary: 'Remove a member',
+        summary: 'Remove a member or subscriber',
         params: schema.MemberParams,
-        response: answers({ 200: Done }, [...refusals, 'member_not_found']),
+        response: answers({ 200: Done }, [...refusals, 'member_not_found', 'transfer_first']),
       },
     },
     async ({ identity, params }) => {
@@ -183,13 +184,13 @@ export function chatRoutes(app: App, deps: ChatDeps, cursors: Cursors): void {
     {
       schema: {
         tags,
-        summary: 'Leave a group; an owner hands over to the longest-standing admin, else member',
+        summary: 'Leave a group or channel; an owner hands over to the longest-standing admin, in a group else to a member',
         params: schema.ChatParams,
-        response: answers({ 200: Done }, refusals),
+        response: answers({ 200: Done }, [...refusals, 'transfer_first']),
       },
     },
     async ({ identity, params }) => {
-      await leaveGroup(deps, identity.user_id, params.id)
+      await leaveChat(deps, identity.user_id, params.id)
       return { message: 'Left the chat' }
     },
   )
@@ -199,14 +200,14 @@ export function chatRoutes(app: App, deps: ChatDeps, cursors: Cursors): void {
     {
       schema: {
         tags,
-        summary: 'Hand the group over to another member (owner)',
+        summary: 'Hand the group or channel over to another member (owner)',
         params: schema.ChatParams,
         body: schema.Transfer,
         response: answers({ 200: schema.Chat }, [...refusals, 'member_not_found']),
       },
     },
     async ({ identity, params, body }) => {
-      await transferGroup(deps, identity.user_id, params.id, body.user_id)
+      await transferChat(deps, identity.user_id, params.id, body.user_id)
       return viewChat(deps, identity.user_id, params.id)
     },
   )

@@ -4,6 +4,7 @@ import type { Chat, ChatType, Member, Role } from '../../protocol/resources.ts'
 import type { ChatDeps } from './deps.ts'
 import { activeMembers, type CursorRow, type MemberRow, memberResource, membersPage } from './members.ts'
 import { type MyRow, myResource } from './mine.ts'
+import { chatBySlug } from './slugs.ts'
 
 /** Chats as one member sees them. However many chats, the number of queries is the same. */
 
@@ -16,7 +17,8 @@ export interface ChatRow extends MyRow {
   member_count: number
   version: number
   is_public: boolean
-  my_role: Role
+  /** Null where a public channel is only looked at. */
+  my_role: Role | null
   peer_id: string | null
   /** The user's clock at the last change of what is theirs in this chat. */
   my_version: number
@@ -38,6 +40,23 @@ function selectRows(q: Queryable, userId: string, which: Sql): Promise<ChatRow[]
     JOIN chat_counters k ON k.chat_id = u.chat_id
     JOIN chat_members m ON m.chat_id = u.chat_id AND m.user_id = u.user_id AND m.left_at IS NULL
     WHERE u.user_id = ${userId} AND u.is_member AND ${which}`)
+}
+
+/**
+ * These chats of this user, and public channels that they have not subscribed to: those are shown as to somebody who comes
+ * just now, with everything read. Keys of the tables.
+ */
+export async function readableRows(q: Queryable, userId: string, chatIds: readonly string[]): Promise<ChatRow[]> {
+  const mine = await chatRows(q, userId, chatIds)
+  const others = chatIds.filter((id) => !mine.some((row) => row.chat_id === id))
+  if (others.length === 0) return mine
+  const open = await q.query<ChatRow>(sql`
+    SELECT c.id AS chat_id, c.type, c.name, c.description, c.slug, c.owner_id, c.created_at, c.is_public, k.member_count, k.last_seq, k.version,
+      NULL::text AS my_role, k.last_seq AS read_seq, k.last_seq AS delivered_seq, NULL::bigint AS archived_seq, NULL::timestamptz AS pinned_at,
+      NULL::timestamptz AS muted_until, 0::bigint AS cleared_seq, 0::bigint AS my_version, NULL::uuid AS peer_id
+    FROM chats c JOIN chat_counters k ON k.chat_id = c.id
+    WHERE c.id = ANY(${others}::uuid[]) AND c.type = 'channel' AND c.is_public AND c.deleted_at IS NULL`)
+  return [...mine, ...open]
 }
 
 /** In the order of `rows`. `known`: cursors of members that were read already, by chat. */
@@ -63,6 +82,7 @@ export async function chatViews(
       avatar_url: row.type === 'dm' ? (peer?.avatar_url ?? null) : null,
       slug: row.slug,
       owner_id: row.owner_id,
+      is_public: row.is_public,
       member_count: row.member_count,
       created_at: row.created_at,
       peer,
@@ -134,7 +154,7 @@ async function lastTimes(q: Queryable, rows: readonly ChatRow[]): Promise<Map<st
 
 /** Rejects with `chat_not_found` where the chat is not this user's to see. */
 export async function accessChat(deps: ChatDeps, userId: string, chatId: string): Promise<ChatRow> {
-  const [row] = await chatRows(deps.db, userId, [chatId])
+  const [row] = await readableRows(deps.db, userId, [chatId])
   if (!row) throw new AppError('chat_not_found')
   return row
 }
@@ -149,6 +169,13 @@ export async function viewChatWithMembers(deps: ChatDeps, userId: string, chatId
   return { ...chat, members: await memberViews(deps, await activeMembers(deps.db, [chatId], 50)) }
 }
 
+/** Rejects with `chat_not_found` where no chat that this user may see has the slug. */
+export async function viewBySlug(deps: ChatDeps, userId: string, slug: string) {
+  const id = await chatBySlug(deps.db, slug)
+  if (id === undefined) throw new AppError('chat_not_found')
+  return viewChatWithMembers(deps, userId, id)
+}
+
 export async function memberViews(deps: Pick<ChatDeps, 'briefs'>, rows: readonly MemberRow[]): Promise<Member[]> {
   const people = await deps.briefs(rows.map((row) => row.user_id))
   return rows.map((row) => memberResource(row, people.get(row.user_id)!))
@@ -160,14 +187,16 @@ export async function listMembers(
   chatId: string,
   options: { limit: number; cursor?: string | undefined },
 ) {
-  await accessChat(deps, userId, chatId)
+  const { type, my_role } = await accessChat(deps, userId, chatId)
+  // Who reads a channel is nobody's business but its owner's and admins'.
+  if (type === 'channel' && my_role !== 'owner' && my_role !== 'admin') throw new AppError('forbidden')
   const rows = await membersPage(deps.db, chatId, options.cursor ?? '00000000-0000-0000-0000-000000000000', options.limit + 1)
   const has_more = rows.length > options.limit
   const page = rows.slice(0, options.limit)
   return { members: await memberViews(deps, page), has_more, next_cursor: has_more ? page.at(-1)!.user_id : null }
 }
 
-/** A chat's type by its id, for whoever is a member; decides which rules a call goes by. */
+/** A chat's type by its id, for whoever may see it; decides which rules a call goes by. */
 export async function typeOf(deps: ChatDeps, userId: string, chatId: string): Promise<ChatType> {
   return (await accessChat(deps, userId, chatId)).type
 }

@@ -1,14 +1,24 @@
 import type { Queryable } from '../../platform/db/db.ts'
 import { AppError } from '../../platform/errors.ts'
-import { type Acl, type AclCache, type Change, type ChatDeps, type ChatRow, changeChat, chatRows } from '../chats/index.ts'
+import {
+  type Acl,
+  type AclCache,
+  type Change,
+  type ChatDeps,
+  type ChatRow,
+  changeChat,
+  readableRows,
+  strangerTo,
+} from '../chats/index.ts'
 import { type MessageRow, messageById, messagesAt } from './rows.ts'
 
 /** Who may see a message, and who may do what in a chat. */
 
 /** Refuses whoever may not write here by this list of members. */
 export function checkMayWrite(acl: Acl | undefined, userId: string): void {
-  const role = roleIn(acl, userId)
-  if (role === 'subscriber' || (acl!.type === 'channel' && role === 'member')) throw new AppError('forbidden')
+  // The list of a channel has its owner and admins alone; who else may know of the channel is `accessToWrite`'s to say.
+  if (acl?.type === 'channel' && !acl.deleted && !acl.roles.has(userId)) throw new AppError('forbidden')
+  roleIn(acl, userId)
   checkNoBlock(acl!, userId)
 }
 
@@ -30,31 +40,36 @@ function roleIn(acl: Acl | undefined, userId: string) {
   return role
 }
 
-/** As `checkMayWrite`, but a refusal by a remembered list is decided once more by a fresh one. */
+/** As `checkMayWrite`, but a refusal by a remembered list is decided once more by a fresh one. A private channel does not exist for strangers. */
 export async function accessToWrite(deps: { db: Queryable; acl: AclCache }, chatId: string, userId: string): Promise<void> {
   try {
     checkMayWrite(await deps.acl.get(deps.db, chatId), userId)
   } catch {
     deps.acl.forget(chatId)
-    checkMayWrite(await deps.acl.get(deps.db, chatId), userId)
+    const acl = await deps.acl.get(deps.db, chatId)
+    if (acl?.type === 'channel' && !acl.roles.has(userId)) {
+      const [chat] = await readableRows(deps.db, userId, [chatId])
+      if (!chat) throw new AppError('chat_not_found')
+    }
+    checkMayWrite(acl, userId)
   }
 }
 
-/** A message and its chat. Rejects with `message_not_found` for whoever may not see both. */
+/** A message and its chat. Rejects with `message_not_found` for whoever may not see both; a public channel's are anybody's to see. */
 export async function accessMessage(
   chats: Pick<ChatDeps, 'db'>,
   userId: string,
   messageId: string,
 ): Promise<{ row: MessageRow; chat: ChatRow }> {
   const row = await messageById(chats.db, messageId)
-  const chat = row && (await chatRows(chats.db, userId, [row.chat_id]))[0]
+  const chat = row && (await readableRows(chats.db, userId, [row.chat_id]))[0]
   if (!row || !chat || row.seq <= chat.cleared_seq) throw new AppError('message_not_found')
   return { row, chat }
 }
 
 /**
  * Changes one message under its chat's lock. `work` gets it as it stands there, and the list of members that holds there.
- * Rejects with `message_not_found` for whoever may not see it (any more).
+ * Rejects with `message_not_found` for whoever may not see it (any more), and with `forbidden` for who only looks at the channel.
  */
 export async function changeMessage<T>(
   chats: ChatDeps,
@@ -66,7 +81,8 @@ export async function changeMessage<T>(
   try {
     return await changeChat(chats, known.chat_id, async (change) => {
       const acl = await aclUnderLock(chats, change)
-      if (!acl || (await change.roleOf(actorId)) === undefined) throw new AppError('message_not_found')
+      if (!acl) throw new AppError('message_not_found')
+      if ((await change.roleOf(actorId)) === undefined) throw strangerTo(change.chat)
       const [row] = await messagesAt(change.tx, [known])
       return work(change, row!, acl)
     })

@@ -1,5 +1,6 @@
 export { checkMayWrite } from './access.ts'
 export { type ChangeRange, changedMessages, type Found, newestMessages } from './changes.ts'
+export { createReactionTeller } from './channel-reactions.ts'
 export type { MessageDeps } from './deps.ts'
 export { deleteMessage, editMessage } from './life.ts'
 export { react } from './reactions.ts'

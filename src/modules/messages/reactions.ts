@@ -2,6 +2,7 @@ import { sql } from '../../platform/db/db.ts'
 import { AppError } from '../../platform/errors.ts'
 import type { Reaction } from '../../protocol/resources.ts'
 import { accessMessage, changeMessage, checkMayReact } from './access.ts'
+import { reactInChannel } from './channel-reactions.ts'
 import type { MessageDeps } from './deps.ts'
 import { insertReaction, reactionsOf, removeReaction } from './reaction-rows.ts'
 import { place } from './views.ts'
@@ -11,7 +12,8 @@ const maxEmojis = 50
 
 /**
  * Adds a reaction or takes it back; adding twice is one, and takes no version. Resolves with the message's reactions as
- * the actor sees them. Rejects with `message_not_found`, `message_deleted`, `too_many_reactions`.
+ * the actor sees them. Rejects with `message_not_found`, `message_deleted`, `too_many_reactions`, and with `forbidden` for
+ * whoever only looks at a channel.
  */
 export async function react(
   deps: MessageDeps,
@@ -20,6 +22,20 @@ export async function react(
   emoji: string,
   removed: boolean,
 ): Promise<Reaction[]> {
+  const known = await accessMessage(deps.chats, actorId, messageId)
+  if (known.chat.type === 'channel') await reactInChannel(deps.chats, actorId, known, { emoji, removed, maxEmojis })
+  else await reactInChat(deps, actorId, messageId, emoji, removed)
+  const { row } = await accessMessage(deps.chats, actorId, messageId)
+  return (await reactionsOf(deps.db, [row], actorId)).get(place(row.chat_id, row.seq)) ?? []
+}
+
+async function reactInChat(
+  deps: MessageDeps,
+  actorId: string,
+  messageId: string,
+  emoji: string,
+  removed: boolean,
+): Promise<void> {
   await changeMessage(deps.chats, actorId, messageId, async (change, row, acl) => {
     if (row.deleted_at !== null) throw new AppError('message_deleted')
     checkMayReact(acl, actorId)
@@ -45,6 +61,4 @@ export async function react(
       count,
     }))
   })
-  const { row } = await accessMessage(deps.chats, actorId, messageId)
-  return (await reactionsOf(deps.db, [row], actorId)).get(place(row.chat_id, row.seq)) ?? []
 }

@@ -1,3 +1,4 @@
+import { AppError } from '../../platform/errors.ts'
 import { limitHeaders } from '../../platform/http/access.ts'
 import { answers, Done } from '../../platform/http/answers.ts'
 import type { App } from '../../platform/http/types.ts'
@@ -85,7 +86,9 @@ export function messageRoutes(app: App, deps: MessageDeps, cursors: Cursors): vo
       },
     },
     async ({ identity, body }) => {
-      const { row } = await accessMessage(deps.chats, identity.user_id, body.message_id)
+      const { row, chat } = await accessMessage(deps.chats, identity.user_id, body.message_id)
+      // Whoever only looks at a channel has no cursor in it.
+      if (chat.my_role === null) throw new AppError('message_not_found')
       const place = { chat_id: row.chat_id, user_id: identity.user_id }
       const moved = await cursors.move(body.status === 'read' ? { ...place, read: row.seq } : { ...place, delivered: row.seq })
       return {
@@ -198,6 +201,7 @@ export function messageRoutes(app: App, deps: MessageDeps, cursors: Cursors): vo
         body: schema.React,
         response: answers({ 200: schema.ReactionList }, [
           'message_not_found',
+          'forbidden',
           'message_deleted',
           'too_many_reactions',
           'not_allowed',
@@ -217,7 +221,13 @@ export function messageRoutes(app: App, deps: MessageDeps, cursors: Cursors): vo
         tags,
         summary: 'Take a reaction back',
         params: schema.ReactionParams,
-        response: answers({ 200: schema.ReactionList }, ['message_not_found', 'message_deleted', 'not_allowed', 'user_blocked']),
+        response: answers({ 200: schema.ReactionList }, [
+          'message_not_found',
+          'forbidden',
+          'message_deleted',
+          'not_allowed',
+          'user_blocked',
+        ]),
       },
     },
     async ({ identity, params }) => ({ reactions: await react(deps, identity.user_id, params.id, params.emoji, true) }),

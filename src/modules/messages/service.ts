@@ -78,7 +78,10 @@ export async function send(
 
 /** A new message has no ticks yet; an earlier one is shown as it stands. */
 async function answer(deps: MessageDeps, viewerId: string, { row, event, duplicate }: Written): Promise<Sent> {
-  if (event && !duplicate) return { message: withTicks(event), duplicate }
+  if (event && !duplicate) {
+    const views = (await deps.acl.get(deps.db, row.chat_id))?.type === 'channel' ? 0 : null
+    return { message: withTicks(event, { others: 0, delivered: 0, read: 0, views }), duplicate }
+  }
   const rows = duplicate ? await messagesAt(deps.db, [row]) : [row]
   return { message: (await messageViews(deps.db, deps.briefs, viewerId, rows))[0]!, duplicate }
 }

@@ -1,6 +1,6 @@
 import { type Queryable, sql } from '../../platform/db/db.ts'
 import type { Message, MessageEvent, Reaction, ReplyTo, UserBrief } from '../../protocol/resources.ts'
-import { type CursorRow, systemMessage } from '../chats/index.ts'
+import { type CursorRow, systemMessage, viewsAt } from '../chats/index.ts'
 import { reactionsOf } from './reaction-rows.ts'
 import { type MessageRow, messagesAt } from './rows.ts'
 
@@ -133,12 +133,16 @@ interface Ticks {
   others: number
   delivered: number
   read: number
+  views: number | null
 }
 
 /** Where the members of a chat stand, for those chats of which it is known already. */
 export type KnownCursors = ReadonlyMap<string, readonly CursorRow[]>
 
-/** How many of the other members who had joined before have it, and have read it. Key of chat_members. */
+/**
+ * How many of the other members who had joined before have it, and have read it; of a message in a channel, how many saw it,
+ * without a look at its subscribers. Keys of chats, chat_members and channel_views.
+ */
 async function ticksOf(q: Queryable, rows: readonly MessageRow[], known: KnownCursors): Promise<Map<string, Ticks>> {
   const ticks = new Map<string, Ticks>()
   for (const row of rows) {
@@ -148,17 +152,21 @@ async function ticksOf(q: Queryable, rows: readonly MessageRow[], known: KnownCu
   const unknown = rows.filter((row) => !known.has(row.chat_id))
   if (unknown.length === 0) return ticks
   const found = await q.query<Ticks & Pick<MessageRow, 'chat_id' | 'seq'>>(sql`
-    SELECT t.chat_id, t.seq, count(*)::int AS others, (count(*) FILTER (WHERE m.delivered_seq >= t.seq))::int AS delivered,
-      (count(*) FILTER (WHERE m.read_seq >= t.seq))::int AS read
+    SELECT t.chat_id, t.seq, n.others, n.delivered, n.read, CASE WHEN c.type = 'channel' THEN ${viewsAt(sql`t.chat_id`, sql`t.seq`)} END AS views
     FROM unnest(${unknown.map((r) => r.chat_id)}::uuid[], ${unknown.map((r) => r.seq)}::bigint[], ${unknown.map((r) => r.sender_id)}::uuid[]) AS t(chat_id, seq, sender_id)
-    JOIN chat_members m ON m.chat_id = t.chat_id AND m.user_id <> t.sender_id AND m.left_at IS NULL AND m.joined_seq < t.seq
-    GROUP BY t.chat_id, t.seq`)
+    JOIN chats c ON c.id = t.chat_id
+    CROSS JOIN LATERAL (
+      SELECT count(*)::int AS others, (count(*) FILTER (WHERE m.delivered_seq >= t.seq))::int AS delivered,
+        (count(*) FILTER (WHERE m.read_seq >= t.seq))::int AS read
+      FROM chat_members m
+      WHERE c.type <> 'channel' AND m.chat_id = t.chat_id AND m.user_id <> t.sender_id AND m.left_at IS NULL AND m.joined_seq < t.seq
+    ) AS n`)
   for (const { chat_id, seq, ...counts } of found) ticks.set(place(chat_id, seq), counts)
   return ticks
 }
 
 function countTicks({ seq, sender_id }: MessageRow, cursors: readonly CursorRow[]): Ticks {
-  const ticks = { others: 0, delivered: 0, read: 0 }
+  const ticks: Ticks = { others: 0, delivered: 0, read: 0, views: null }
   for (const { user_id, joined_seq, delivered_seq, read_seq } of cursors) {
     if (user_id === sender_id || joined_seq >= seq) continue
     ticks.others += 1
@@ -183,8 +191,8 @@ export async function messageViews(
 }
 
 /** Without anybody else to receive it, a message (in one's saved messages, say) counts as sent. */
-export function withTicks(event: MessageEvent, ticks: Ticks = { others: 0, delivered: 0, read: 0 }): Message {
-  const { others, delivered, read } = ticks
+export function withTicks(event: MessageEvent, ticks: Ticks = { others: 0, delivered: 0, read: 0, views: null }): Message {
+  const { others, delivered, read, views } = ticks
   const status = others > 0 && read >= others ? 'read' : others > 0 && delivered >= others ? 'delivered' : 'sent'
-  return { ...event, status, delivered_count: delivered, read_count: read, view_count: null }
+  return { ...event, status, delivered_count: delivered, read_count: read, view_count: views }
 }

@@ -21,6 +21,8 @@ export interface SignalDeps {
   /** Whether this user's connections here hear the chat: they are a member of it. */
   hears: (userId: string, chatId: string) => boolean
   db: Queryable
+  /** Of a channel nobody is told who reads or writes in it. */
+  isChannel: (chatId: string) => Promise<boolean>
 }
 
 interface Typing {
@@ -30,7 +32,7 @@ interface Typing {
 }
 
 export interface Signals {
-  typing(caller: Caller, chatId: string, isTyping: boolean): void
+  typing(caller: Caller, chatId: string, isTyping: boolean): Promise<void>
   /** The same over REST, which any instance may get, also one to which this user is not connected. */
   typingFromAnywhere(userId: string, chatId: string, isTyping: boolean): Promise<void>
   /** Resolves with the users who have the chat open. */
@@ -43,7 +45,7 @@ export interface Signals {
   close(): void
 }
 
-export function createSignals({ db, news, store, hears }: SignalDeps): Signals {
+export function createSignals({ db, news, store, hears, isChannel }: SignalDeps): Signals {
   const typists = new Map<string, Typing>()
   /** Connections of this instance with the chat open, by chat and user. */
   const screens = new Map<string, Set<Caller>>()
@@ -105,14 +107,18 @@ export function createSignals({ db, news, store, hears }: SignalDeps): Signals {
   }
 
   return {
-    typing(caller, chatId, isTyping) {
-      typed(check(caller, chatId), chatId, isTyping)
+    async typing(caller, chatId, isTyping) {
+      check(caller, chatId)
+      // They may have left while it was looked up.
+      if (!(await isChannel(chatId))) typed(check(caller, chatId), chatId, isTyping)
     },
     async typingFromAnywhere(userId, chatId, isTyping) {
       if (!hears(userId, chatId) && !(await isMember(db, userId, chatId))) throw new AppError('chat_not_found')
-      typed(userId, chatId, isTyping)
+      if (!(await isChannel(chatId))) typed(userId, chatId, isTyping)
     },
     async join(caller, chatId) {
+      check(caller, chatId)
+      if (await isChannel(chatId)) return []
       const userId = check(caller, chatId)
       if (!caller.openChats.has(chatId)) {
         if (caller.openChats.size >= maxOpenChats) {

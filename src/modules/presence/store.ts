@@ -31,6 +31,7 @@ export async function watchersOf(q: Queryable, userIds: readonly string[]): Prom
         UNION ALL
         (SELECT DISTINCT p.user_id, false FROM user_chats u
         JOIN chat_counters k ON k.chat_id = u.chat_id AND k.member_count <= ${maxGroupTold}
+        JOIN chats c ON c.id = u.chat_id AND c.type <> 'channel'
         JOIN chat_members p ON p.chat_id = u.chat_id AND p.left_at IS NULL AND p.user_id <> u.user_id
         WHERE u.user_id = t.user_id AND u.is_member LIMIT ${maxWatchers})
       ) AS few GROUP BY few.id

@@ -10,6 +10,8 @@ export interface Candidate {
   version: number
   last_seq: number
   member_count: number
+  /** Where its members stand is nobody's business. */
+  is_channel: boolean
   /** The user's clock at the last change of what is theirs in this chat. */
   my_version: number
 }
@@ -71,12 +73,12 @@ function classify(
   ticks: ReadonlySet<string>,
 ): Planned | undefined {
   const since = Object.hasOwn(known, chat.chat_id) ? known[chat.chat_id]! : undefined
-  if (since === undefined) return { ...chat, kind: 'fresh', since: 0, reset: false, cursors: true }
+  if (since === undefined) return { ...chat, kind: 'fresh', since: 0, reset: false, cursors: !chat.is_channel }
   // A client that is ahead of the database has seen a state that was lost, by restoring a backup perhaps.
   if (since > chat.version || chat.version - since > maxLag)
-    return { ...chat, kind: 'fresh', since: 0, reset: true, cursors: true }
-  if (since < chat.version) return { ...chat, kind: 'behind', since, reset: false, cursors: true }
-  const cursors = ticks.has(chat.chat_id)
+    return { ...chat, kind: 'fresh', since: 0, reset: true, cursors: !chat.is_channel }
+  if (since < chat.version) return { ...chat, kind: 'behind', since, reset: false, cursors: !chat.is_channel }
+  const cursors = ticks.has(chat.chat_id) && !chat.is_channel
   if (chat.my_version > userVersion) return { ...chat, kind: 'mine', since, reset: false, cursors }
   return cursors ? { ...chat, kind: 'ticks', since, reset: false, cursors } : undefined
 }

@@ -1,7 +1,16 @@
 import { type Queryable, sql } from '../../platform/db/db.ts'
 import type { Limiter } from '../../platform/limiter.ts'
 import type { Chat, Cursor, Me, Member, Message, SyncAnswer, SyncChat, UserBrief } from '../../protocol/resources.ts'
-import { activeMembers, type ChatDeps, changedMembers, chatRows, chatViews, cursorsOf, memberViews } from '../chats/index.ts'
+import {
+  activeMembers,
+  type ChatDeps,
+  changedMembers,
+  chatRows,
+  chatViews,
+  cursorsOf,
+  isUntold,
+  memberViews,
+} from '../chats/index.ts'
 import { changedRelations, relationViews } from '../contacts/index.ts'
 import { changedMessages, type Found, messageViews, newestMessages } from '../messages/index.ts'
 import { type Candidate, type Planned, plan } from './plan.ts'
@@ -66,7 +75,7 @@ interface Entry {
 
 async function read(deps: SyncDeps, tx: Queryable, userId: string, input: SyncInput) {
   const rows = await tx.query<Candidate & { clock: number }>(sql`
-    SELECT u.version AS clock, k.chat_id, k.version, k.last_seq, k.member_count, uc.version AS my_version
+    SELECT u.version AS clock, k.chat_id, k.version, k.last_seq, k.member_count, c.type = 'channel' AS is_channel, uc.version AS my_version
     FROM user_clock u
     LEFT JOIN (user_chats uc JOIN chat_counters k ON k.chat_id = uc.chat_id JOIN chats c ON c.id = uc.chat_id AND c.deleted_at IS NULL)
       ON uc.user_id = u.user_id AND uc.is_member
@@ -142,11 +151,12 @@ async function describe(
     [...behind.filter((c) => !changed.has(c.chat_id)), ...fresh.filter((c) => !newest.has(c.chat_id))].map((c) => c.chat_id),
   )
   const upTo = new Map(planned.map((c) => [c.chat_id, reached(c, changed.get(c.chat_id))]))
+  const changedRows = await changedMembers(
+    tx,
+    behind.map((c) => ({ chat_id: c.chat_id, since: c.since, until: upTo.get(c.chat_id)! })),
+  )
   const memberRows = [
-    ...(await changedMembers(
-      tx,
-      behind.map((c) => ({ chat_id: c.chat_id, since: c.since, until: upTo.get(c.chat_id)! })),
-    )),
+    ...changedRows.filter((row) => !isUntold(row)),
     ...(await activeMembers(
       tx,
       fresh.map((c) => c.chat_id),

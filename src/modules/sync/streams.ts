@@ -2,8 +2,18 @@ import { sql } from '../../platform/db/db.ts'
 import type { Limiter } from '../../platform/limiter.ts'
 import type { Stamped } from '../../platform/news.ts'
 import { frame } from '../../protocol/events.ts'
-import type { Me, MessageEvent } from '../../protocol/resources.ts'
-import { type ChatDeps, changedMembers, chatRows, chatViews, type LockedChat, memberViews, neutralChat } from '../chats/index.ts'
+import type { Me, Member, MessageEvent } from '../../protocol/resources.ts'
+import {
+  type ChatDeps,
+  changedMembers,
+  chatRows,
+  chatViews,
+  isUntold,
+  type LockedChat,
+  type MemberRow,
+  memberViews,
+  neutralChat,
+} from '../chats/index.ts'
 import { changedRelations, relationViews } from '../contacts/index.ts'
 import { changedMessages, messageEvents, newMessage } from '../messages/index.ts'
 
@@ -34,7 +44,7 @@ export function chatChanges(deps: StreamDeps, chatId: string, since: number): Pr
   return deps.limiter(() =>
     deps.chats.db.snapshot(async (tx) => {
       const [chat] = await tx.query<LockedChat & { row_version: number; deleted: boolean }>(sql`
-        SELECT c.id, c.type, c.name, c.description, c.avatar, c.slug, c.owner_id, c.created_at, c.version AS row_version,
+        SELECT c.id, c.type, c.name, c.description, c.avatar, c.slug, c.owner_id, c.is_public, c.created_at, c.version AS row_version,
           c.deleted_at IS NOT NULL AS deleted, k.last_seq, k.version, k.acl_version, k.member_count
         FROM chat_counters k JOIN chats c ON c.id = k.chat_id WHERE k.chat_id = ${chatId}`)
       if (!chat || chat.version <= since) return { events: [], version: since, more: false }
@@ -46,21 +56,7 @@ export function chatChanges(deps: StreamDeps, chatId: string, since: number): Pr
         untold.push(untoldMessage(message, found.rows[n]!.changed))
       const members = await changedMembers(tx, [{ chat_id: chatId, since, until }])
       const views = await memberViews(deps.chats, members)
-      for (const [n, { user_id, version, left_at }] of members.entries()) {
-        untold.push(
-          left_at === null
-            ? {
-                version,
-                effect: { joined: user_id },
-                frame: (prev) => frame({ type: 'member_joined', chat_id: chatId, version, prev, user_id, member: views[n]! }),
-              }
-            : {
-                version,
-                effect: { left: user_id },
-                frame: (prev) => frame({ type: 'member_left', chat_id: chatId, version, prev, user_id }),
-              },
-        )
-      }
+      for (const [n, member] of members.entries()) untold.push(untoldMember(chat, member, views[n]!))
       if (chat.row_version > since && chat.row_version <= until) {
         const { row_version: version, deleted } = chat
         untold.push({
@@ -73,6 +69,29 @@ export function chatChanges(deps: StreamDeps, chatId: string, since: number): Pr
       return { events: chain(untold, since), version: until, more: until < chat.version }
     }),
   )
+}
+
+/**
+ * Into a channel nobody comes by what is told in it: subscribers leave without a version, so that an older coming, told late,
+ * would keep them listening. `attach` on their own stream does it.
+ */
+function untoldMember(chat: LockedChat, row: MemberRow, member: Member): Untold {
+  const { user_id, version, left_at } = row
+  const chat_id = chat.id
+  if (left_at === null)
+    return {
+      version,
+      effect: chat.type === 'channel' ? undefined : { joined: user_id },
+      frame: (prev) => frame({ type: 'member_joined', chat_id, version, prev, user_id, member }),
+    }
+  return {
+    version,
+    effect: { left: user_id },
+    frame: (prev) =>
+      isUntold(row)
+        ? frame({ type: 'chat_updated', chat_id, version, prev, chat: neutralChat(chat) })
+        : frame({ type: 'member_left', chat_id, version, prev, user_id }),
+  }
 }
 
 /**
@@ -105,6 +124,14 @@ function chain(untold: Untold[], since: number): Stamped[] {
     })
 }
 
+interface OwnChange {
+  clock: number
+  chat_id: string | null
+  version: number
+  is_member: boolean
+  is_channel: boolean
+}
+
 /**
  * What is a user's own and changed after `since`. Each chat is told whole, each relation as it stands; the profile last, at
  * the clock's own time. The clock is read in the same snapshot as the rest, so that nothing below it is left out.
@@ -112,8 +139,8 @@ function chain(untold: Untold[], since: number): Stamped[] {
 export function userChanges(deps: StreamDeps, userId: string, since: number): Promise<StreamPage> {
   return deps.limiter(async () => {
     const { rows, relations } = await deps.chats.db.snapshot(async (tx) => ({
-      rows: await tx.query<{ clock: number; chat_id: string | null; version: number; is_member: boolean }>(sql`
-        SELECT u.version AS clock, c.chat_id, c.version, c.is_member
+      rows: await tx.query<OwnChange>(sql`
+        SELECT u.version AS clock, c.chat_id, c.version, c.is_member, (SELECT type = 'channel' FROM chats WHERE id = c.chat_id) AS is_channel
         FROM user_clock u LEFT JOIN user_chats c ON c.user_id = u.user_id AND c.version > ${since}
         WHERE u.user_id = ${userId} ORDER BY c.version LIMIT ${pageSize + 1}`),
       relations: await changedRelations(tx, userId, since, pageSize + 1),
@@ -127,9 +154,9 @@ export function userChanges(deps: StreamDeps, userId: string, since: number): Pr
     const until = more ? versions[pageSize - 1]! : clock
     const untold: Untold[] = changed
       .filter(({ version }) => version <= until)
-      .map(({ chat_id, version, is_member }) => ({
+      .map(({ chat_id, version, is_member, is_channel }) => ({
         version,
-        effect: is_member ? { attach: chat_id! } : undefined,
+        effect: is_member ? { attach: chat_id! } : is_channel ? { detach: chat_id! } : undefined,
         frame: (prev) =>
           is_member ? '' : frame({ type: 'chat_removed', user_version: version, user_prev: prev, chat_id: chat_id! }),
       }))

@@ -1,4 +1,5 @@
 import { type Queryable, type Sql, sql } from '../../platform/db/db.ts'
+import { escapeLike } from '../../platform/db/like.ts'
 import type { Me, UserBrief, UserPublic } from '../../protocol/resources.ts'
 import type { MePatch } from './schema.ts'
 
@@ -83,14 +84,13 @@ export function selectProfiles(db: Queryable, ids: readonly string[]): Promise<P
 
 // Enough to sort the best to the top without sorting everybody whose name has an `a`.
 const considered = 500
-const escaped = (text: string) => text.replace(/[\\%_]/g, '\\$&')
 
 /**
  * At most `limit` accounts, who is called exactly so first, then those whose username begins with it. By `users_search`
  * (trigrams) and `users_username`: less than three characters have no trigram of their own but at the beginning of a name.
  */
 export function searchProfiles(db: Queryable, q: string, limit: number): Promise<ProfileRow[]> {
-  const start = `${escaped(q)}%`
+  const start = `${escapeLike(q)}%`
   const pattern = Array.from(q).length < 3 ? start : `%${start}`
   const columns: Sql = profileColumns
   return db.query<ProfileRow>(sql`

@@ -11,6 +11,7 @@ const tags = [
   { name: 'auth', description: 'Accounts, sessions and tokens' },
   { name: 'users', description: 'Profiles' },
   { name: 'chats', description: 'Direct chats, groups and their members' },
+  { name: 'channels', description: 'Channels, their directory, slugs and invite links' },
   { name: 'messages', description: 'Messages, history and cursors' },
   { name: 'sync', description: 'Catching up' },
   { name: 'events', description: 'The live connection, where a WebSocket is not to be had' },

@@ -1,0 +1,33 @@
+import { sql } from '../../platform/db/db.ts'
+import type { ChatEvent } from '../../protocol/resources.ts'
+import type { Change, LockedChat } from './change.ts'
+
+/** A chat's own row: as everyone sees it, and its changes. */
+
+export const neutralChat = (chat: LockedChat): ChatEvent => ({
+  id: chat.id,
+  type: chat.type,
+  name: chat.name,
+  description: chat.description,
+  avatar_url: null,
+  slug: chat.slug,
+  owner_id: chat.owner_id,
+  is_public: chat.is_public,
+  member_count: chat.member_count,
+  created_at: chat.created_at,
+})
+
+export type ChatPatch = Partial<Pick<LockedChat, 'name' | 'description' | 'owner_id' | 'slug' | 'is_public'>>
+
+/** Writes the chat's own row and tells it. */
+export async function updateChat(change: Change, patch: ChatPatch): Promise<void> {
+  const { chat, tx } = change
+  const version = change.nextVersion()
+  Object.assign(chat, patch)
+  await tx.query(sql`
+    UPDATE chats SET name = ${chat.name}, description = ${chat.description}, owner_id = ${chat.owner_id}, slug = ${chat.slug},
+      is_public = ${chat.is_public}, version = ${version}
+    WHERE id = ${chat.id}`)
+  const told = neutralChat(chat)
+  change.emitAt(version, [], () => ({ type: 'chat_updated', chat_id: chat.id, version, prev: version - 1, chat: told }))
+}
