@@ -39,10 +39,10 @@ export async function expelSubscriber(tx: Queryable, chatId: string, userId: str
 /** Takes some of the members out of a channel that is deleted. Key of chat_members. */
 export async function deleteSome(tx: Queryable, chatId: string, most: number): Promise<string[]> {
   const rows = await tx.query<{ user_id: string }>(sql`
-    WITH some AS (
+    WITH few AS (
       SELECT user_id FROM chat_members WHERE chat_id = ${chatId} AND left_at IS NULL ORDER BY user_id LIMIT ${most} FOR UPDATE
     )
-    DELETE FROM chat_members m USING some s WHERE m.chat_id = ${chatId} AND m.user_id = s.user_id RETURNING m.user_id`)
+    DELETE FROM chat_members m USING few f WHERE m.chat_id = ${chatId} AND m.user_id = f.user_id RETURNING m.user_id`)
   return rows.map((row) => row.user_id)
 }
 
