@@ -184,3 +184,22 @@ test('accounts and profiles: bad input is refused in the one form, whatever it i
   }
   expect(wrong).toEqual([])
 }, 60_000)
+
+test('channels, slugs and links: whatever is asked is answered, and bad input changes nothing', async () => {
+  const wrong: string[] = []
+  const theirs = operations.filter(({ tags }) => tags.includes('channels'))
+  expect(theirs.length).toBeGreaterThan(8)
+  const before = await standing()
+  const { body: link } = await servers.call<{ code: string }>('POST', `/chats/${group}/invites`, { as: anna, body: {} })
+  for (const operation of theirs) {
+    await each(badRequests(document, operation, { ...known(operation), code: link.code, slug: 'no-slug' }), async (bad) => {
+      const answer = await send(operation, bad, anna.token)
+      // An empty `q` lists all, and what has the form of a slug may be none.
+      const isFine = answer.status === 200 && bad.path.endsWith('?q=')
+      const why = isFine ? undefined : answer.status === 400 || answer.status === 404 ? flaw(answer) : `status ${answer.status}`
+      if (why !== undefined) wrong.push(`${operation.name} with ${bad.what}: ${why} ${answer.text.slice(0, 200)}`)
+    })
+  }
+  expect(wrong).toEqual([])
+  expect(await standing()).toEqual(before)
+}, 60_000)

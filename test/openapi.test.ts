@@ -205,6 +205,37 @@ test('every route answers as it says', async () => {
   await call('POST /sync', '/sync', carl, {})
   await call('POST /sync', '/sync', eve, { chats: { [group.id]: 1 } })
 
+  // --- channels and ways in
+  const { body: link } = await call<{ code: string }>('POST /chats/{id}/invites', `${chat}/invites`, anna, {
+    max_uses: 2,
+    expires_in: 60,
+  })
+  await call('POST /chats/{id}/invites', `${chat}/invites`, ben, { max_uses: 0 })
+  await call('GET /chats/{id}/invites', `${chat}/invites`, anna)
+  await call('GET /invites/{code}', `/invites/${link.code}`, eve)
+  await call('POST /invites/{code}/join', `/invites/${link.code}/join`, eve)
+  await call('POST /invites/{code}/join', `/invites/${link.code}/join`, eve)
+  await call('DELETE /chats/{id}/invites/{code}', `${chat}/invites/${link.code}`, anna)
+  await call('DELETE /chats/{id}/invites/{code}', `${chat}/invites/${link.code}`, anna)
+  const { body: news } = await call<{ id: string }>('POST /channels', '/channels', anna, { name: 'News', slug: 'the-news' })
+  await call('POST /channels', '/channels', ben, { name: 'News', slug: 'the-news' })
+  await call('GET /channels', '/channels?q=new', eve)
+  await call('GET /chats/by-slug/{slug}', '/chats/by-slug/the-news', eve)
+  await call('GET /chats/by-slug/{slug}', '/chats/by-slug/nothing', eve)
+  await call('GET /chats/{id}', `/chats/${news.id}`, eve)
+  const { body: post } = await call<{ id: string }>('POST /messages', '/messages', anna, { chat_id: news.id, content: 'new' })
+  await call('POST /messages', '/messages', eve, { chat_id: news.id, content: 'no' })
+  await call('POST /channels/{id}/subscribe', `/channels/${news.id}/subscribe`, eve)
+  await call('POST /channels/{id}/subscribe', `/channels/${news.id}/subscribe`, eve)
+  await call('POST /channels/{id}/subscribe', `/channels/${group.id}/subscribe`, eve)
+  await call('POST /messages/{id}/reactions', `/messages/${post.id}/reactions`, eve, { emoji: '👍' })
+  await call('GET /chats/{id}/messages', `/chats/${news.id}/messages`, ben)
+  await call('GET /chats/{id}/members', `/chats/${news.id}/members`, eve)
+  await call('POST /sync', '/sync', eve, {})
+  await call('DELETE /channels/{id}/subscribe', `/channels/${news.id}/subscribe`, eve)
+  await call('DELETE /channels/{id}/subscribe', `/channels/${news.id}/subscribe`, anna)
+  await call('PATCH /chats/{id}', `/chats/${news.id}`, anna, { slug: null, is_public: false })
+
   // --- ends
   await call('POST /chats/{id}/transfer', `${chat}/transfer`, anna, { user_id: ben.id })
   await call('POST /chats/{id}/leave', `${chat}/leave`, carl)
@@ -217,7 +248,7 @@ test('every route answers as it says', async () => {
   await call('POST /sync', '/sync', anna, {})
 
   const promised = operations
-    .filter(({ tags }) => ['auth', 'users', 'contacts', 'chats', 'messages', 'sync'].includes(tags[0]!))
+    .filter(({ tags }) => ['auth', 'users', 'contacts', 'chats', 'channels', 'messages', 'sync'].includes(tags[0]!))
     .flatMap(({ name, statuses }) => statuses.filter((status) => status < 300).map((status) => `${name} ${status}`))
   expect(promised.filter((answer) => !seen.has(answer))).toEqual([])
   expect(seen.size).toBeGreaterThan(promised.length)
