@@ -265,7 +265,7 @@ test('a device that was away, and one that was never told, end with what a new o
   await servers.instances[1]!.server.hub.sweep(true)
   const expected = { [b.id]: 'contact', [c.id]: 'incoming', [d.id]: 'blocked', [f.id]: 'incoming' }
   await vi.waitFor(() => expect(kinds(live)).toEqual(expected), 5_000)
-  expect(live.state.chats.get(chat)?.my.pinned).toBe(true)
+  await vi.waitFor(() => expect(live.state.chats.get(chat)?.my.pinned).toBe(true), 5_000)
   await away.connect()
   expect(kinds(away)).toEqual(expected)
   await sameAsNew(live, away)
