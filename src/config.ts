@@ -1,17 +1,11 @@
 import { z } from 'zod'
+import { parseDuration } from './platform/duration.ts'
 import type { LimitRule } from './platform/limits/limits.ts'
 
 /**
  * The only reader of the environment. Every variable is in `.env.example`; a wrong value stops the start with
  * one line that names the variable and what it should be.
  */
-
-const unitMs = { ms: 1, s: 1_000, m: 60_000, h: 3_600_000, d: 86_400_000 } as const
-
-function parseDuration(text: string): number | undefined {
-  const match = /^(\d{1,9})(ms|s|m|h|d)$/.exec(text.trim())
-  return match ? Number(match[1]) * unitMs[match[2] as keyof typeof unitMs] : undefined
-}
 
 /** `1h` -> milliseconds. */
 const duration = (fallback: string) =>
@@ -114,11 +108,16 @@ const environment = z.object({
   RATE_LIMIT_LOGIN: rule('5/15m'),
   RATE_LIMIT_LOGIN_ACCOUNT: rule('50/15m'),
   RATE_LIMIT_REGISTER: rule('10/1h'),
+  RATE_LIMIT_OTP: rule('5/1h'),
+  RATE_LIMIT_OTP_ADDRESS: rule('20/1h'),
   RATE_LIMIT_MESSAGE: rule('10/1s'),
   RATE_LIMIT_CONTACT: rule('50/1d'),
   RATE_LIMIT_FRAME: rule('50/1s'),
   GROUP_MAX_MEMBERS: int(300, 2, 100_000),
-  REGISTRATION: z.enum(['open', 'closed'], 'must be open or closed').default('open'),
+  REGISTRATION: z.enum(['open', 'invite', 'closed'], 'must be open, invite or closed').default('open'),
+  OTP_SENDER: z.enum(['log', 'webhook'], 'must be log or webhook').default('log'),
+  OTP_WEBHOOK_URL: url('http:', 'https:').optional(),
+  OTP_WEBHOOK_TOKEN: z.string().min(8, 'must be at least 8 characters').optional(),
   LOG_LEVEL: z
     .enum(
       ['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent'],
@@ -149,6 +148,9 @@ export function readConfig(env: Record<string, string | undefined>) {
   if (e.DATABASE_URL && !e.JWT_SECRET && !e.JWT_PRIVATE_KEY_FILE) {
     throw new ConfigError('JWT_SECRET must be set (at least 32 characters) when DATABASE_URL is.')
   }
+  if (e.OTP_SENDER === 'webhook' && !e.OTP_WEBHOOK_URL) {
+    throw new ConfigError('OTP_WEBHOOK_URL must be set when OTP_SENDER is webhook.')
+  }
   return Object.freeze({
     host: e.HOST,
     port: e.PORT,
@@ -171,12 +173,15 @@ export function readConfig(env: Record<string, string | undefined>) {
       login: e.RATE_LIMIT_LOGIN,
       loginAccount: e.RATE_LIMIT_LOGIN_ACCOUNT,
       register: e.RATE_LIMIT_REGISTER,
+      otp: e.RATE_LIMIT_OTP,
+      otpAddress: e.RATE_LIMIT_OTP_ADDRESS,
       message: e.RATE_LIMIT_MESSAGE,
       contact: e.RATE_LIMIT_CONTACT,
       frame: e.RATE_LIMIT_FRAME,
     }),
     groupMaxMembers: e.GROUP_MAX_MEMBERS,
     registration: e.REGISTRATION,
+    otp: Object.freeze({ sender: e.OTP_SENDER, webhookUrl: e.OTP_WEBHOOK_URL, webhookToken: e.OTP_WEBHOOK_TOKEN }),
     logLevel: e.LOG_LEVEL,
     metricsToken: e.METRICS_TOKEN,
   })

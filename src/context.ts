@@ -7,7 +7,7 @@ import { createMemoryBus } from './platform/bus/memory.ts'
 import { createRedisBus } from './platform/bus/redis.ts'
 import { type Db, type DbOptions, openDb } from './platform/db/db.ts'
 import { DataDirInUseError, openEmbedded } from './platform/db/embedded.ts'
-import { lockInstance, migrate, StartError } from './platform/db/migrate.ts'
+import { type InstanceLock, lockInstance, migrate, StartError } from './platform/db/migrate.ts'
 import type { Limits } from './platform/limits/limits.ts'
 import { createMemoryLimits } from './platform/limits/memory.ts'
 import { createRedisLimits } from './platform/limits/redis.ts'
@@ -29,6 +29,8 @@ export interface Context {
   bus: Bus
   limits: Limits
   presence: PresenceStore
+  /** What operators' commands tell running servers. */
+  notices: Pick<InstanceLock, 'onNotice' | 'onGap'>
   /** Signs access tokens. */
   jwt: { secret: string | undefined; privateKey: string | undefined }
   close(): Promise<void>
@@ -60,7 +62,7 @@ export async function openContext({ config, overrides = {}, onFatal }: ContextOp
   try {
     const connection = await openDatabase(config, log, opened, onFatal)
     await migrate(connection)
-    opened(await lockInstance(connection, config.redisUrl ? 'shared' : 'alone', onFatal))
+    const notices = opened(await lockInstance(connection, config.redisUrl ? 'shared' : 'alone', onFatal))
     const db = opened(
       openDb({
         connection,
@@ -79,7 +81,7 @@ export async function openContext({ config, overrides = {}, onFatal }: ContextOp
     ])
     metrics.watchBus(bus)
     const jwt = await readKeys(config)
-    return { config, log, metrics, instanceId: randomUUID(), db, bus, limits, presence, jwt, close }
+    return { config, log, metrics, instanceId: randomUUID(), db, bus, limits, presence, notices, jwt, close }
   } catch (error) {
     await close()
     throw error instanceof DataDirInUseError ? new StartError(error.message) : error

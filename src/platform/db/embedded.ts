@@ -198,7 +198,7 @@ async function waitUntilReady(
 }
 
 /** Undefined if it worked, else the error's code. */
-async function tryQuery(connection: EmbeddedPostgres['connection'], text: string): Promise<string | undefined> {
+export async function tryQuery(connection: EmbeddedPostgres['connection'], text: string): Promise<string | undefined> {
   const client = new pg.Client({ ...connection, connectionTimeoutMillis: 5_000 })
   client.on('error', () => undefined)
   try {

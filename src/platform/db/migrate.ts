@@ -3,6 +3,9 @@ import { fileURLToPath } from 'node:url'
 import pg from 'pg'
 import type { DbOptions } from './db.ts'
 
+/** Where operators' commands tell running servers what they have changed. */
+export const noticeChannel = 'parley_notices'
+
 /** A start that must not go on; the message is one line for the operator. */
 export class StartError extends Error {}
 
@@ -28,9 +31,13 @@ async function readMigrations(dir: string): Promise<Migration[]> {
 
 /**
  * Brings the schema up to this code's version: numbered SQL files, each in a transaction of its own, forward only.
- * An advisory lock makes instances that start together do it once. A database newer than the code is refused.
+ * An advisory lock makes instances that start together do it once. A database newer than the code is refused; an older one
+ * too where it is not the caller's to change (`older`), unless it is empty.
  */
-export async function migrate(connection: DbOptions['connection'], dir = migrationsDir): Promise<number> {
+export async function migrate(
+  connection: DbOptions['connection'],
+  { dir = migrationsDir, older = 'upgrade' }: { dir?: string; older?: 'upgrade' | 'refuse' } = {},
+): Promise<number> {
   const migrations = await readMigrations(dir)
   const client = new pg.Client({ ...connection, application_name: 'parley-migrate' })
   await client.connect().catch((cause: Error) => {
@@ -49,6 +56,11 @@ export async function migrate(connection: DbOptions['connection'], dir = migrati
     if (at > newest) {
       throw new StartError(
         `The database is at version ${at}, newer than this server (${newest}). Start a newer Parley, or restore the backup made before the upgrade.`,
+      )
+    }
+    if (older === 'refuse' && at > 0 && at < newest) {
+      throw new StartError(
+        `The database is at version ${at}, older than this program (${newest}). Start the server once, which brings it up to date.`,
       )
     }
     for (const { number, file } of migrations.slice(at)) {
@@ -71,12 +83,17 @@ export async function migrate(connection: DbOptions['connection'], dir = migrati
 }
 
 export interface InstanceLock {
+  /** Told of each notification on `noticeChannel`. One listener, which must not throw. */
+  onNotice(listener: (payload: string) => void): void
+  /** Called when notifications may have been missed, once they come again. One listener. */
+  onGap(listener: () => void): void
   close(): Promise<void>
 }
 
 /**
  * Without Redis an instance is alone: a second one on the same database would be a silent split. Such an instance
- * holds this lock exclusively, those with Redis share it. `onLost` is called when another took it over an outage.
+ * holds this lock exclusively, those with Redis share it. `onLost` is called when another took it over an outage. The
+ * connection that holds it also listens to what operators' commands tell.
  */
 export async function lockInstance(
   connection: DbOptions['connection'],
@@ -85,6 +102,8 @@ export async function lockInstance(
 ): Promise<InstanceLock> {
   let closing = false
   let client: pg.Client | undefined
+  let notice: ((payload: string) => void) | undefined
+  let gap: (() => void) | undefined
 
   async function take(): Promise<boolean> {
     const fresh = new pg.Client({
@@ -103,6 +122,8 @@ export async function lockInstance(
       await fresh.end()
       return false
     }
+    fresh.on('notification', ({ payload = '' }) => notice?.(payload))
+    await fresh.query(`LISTEN ${noticeChannel}`)
     client = fresh
     fresh.once('end', () => void retake())
     return true
@@ -112,10 +133,11 @@ export async function lockInstance(
   async function retake(): Promise<void> {
     while (!closing) {
       try {
-        if (await take()) return
+        if (await take()) return gap?.()
         // The former connection's server process may need a moment to notice that it is dead.
         await new Promise((resolve) => setTimeout(resolve, 2_000).unref())
-        if (closing || (await take())) return
+        if (closing) return
+        if (await take()) return gap?.()
         onLost(refusal)
         return
       } catch {
@@ -135,6 +157,12 @@ export async function lockInstance(
     await new Promise((resolve) => setTimeout(resolve, 300))
   }
   return {
+    onNotice: (listener) => {
+      notice = listener
+    },
+    onGap: (listener) => {
+      gap = listener
+    },
     async close() {
       closing = true
       await client?.end()
