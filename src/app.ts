@@ -1,12 +1,16 @@
 import type { Context } from './context.ts'
+import { type AdminDeps, adminRoutes } from './modules/admin/index.ts'
 import {
   authRoutes,
+  checkCode,
   createAuth,
   createAuthenticator,
+  createCodeSender,
   createKeys,
   endSessionsOf,
   liveSessions,
   sweepSessions,
+  useCode,
   wellKnownRoutes,
 } from './modules/auth/index.ts'
 import {
@@ -94,7 +98,17 @@ export async function createServer(context: Context): Promise<Server> {
   const keys = createKeys({ ...context.jwt, accessTokenTtlMs: config.accessTokenTtlMs })
   const passwords = createPasswords({ cost: config.bcryptCost })
   const authenticator = createAuthenticator({ db, keys, bus, control, onError: (error) => onError(error, 'sessions') })
-  const auth = createAuth({ db, control, limits, passwords, keys, metrics, config })
+  const auth = createAuth({
+    db,
+    control,
+    limits,
+    passwords,
+    keys,
+    metrics,
+    config,
+    sender: createCodeSender(config.otp, log),
+    tellMe: (userId, version, me) => users.tellUser(userId, { version, prev: version - 1, event: { type: 'me_updated', me } }),
+  })
   const users: UsersDeps = {
     db,
     control,
@@ -102,6 +116,7 @@ export async function createServer(context: Context): Promise<Server> {
     passwords,
     briefCache: createBriefCache(control),
     passwordRule: config.limits.login,
+    codes: { check: (phone, code) => checkCode(auth, phone, code), use: useCode },
     relations: ties,
     online: (ids) => presence.online(ids),
     tellUser: (userId, { version, prev, event }) => {
@@ -115,6 +130,7 @@ export async function createServer(context: Context): Promise<Server> {
         (error: unknown) => onError(error, 'a deleted account could not leave its groups and contacts'),
       ),
   }
+  const admin: AdminDeps = { db, control, passwords }
   const me = (userId: string) => meOf(db, userId)
 
   // --- live connections ---
@@ -278,6 +294,7 @@ export async function createServer(context: Context): Promise<Server> {
       messageRoutes(api, messages, cursors)
       syncRoutes(api, streams)
       presenceRoutes(api, signals)
+      adminRoutes(api, admin, config.publicUrl)
     },
     { prefix: '/api/v1' },
   )
@@ -299,6 +316,15 @@ export async function createServer(context: Context): Promise<Server> {
     void hub.sweep(true)
   }
   bus.onGap(catchUp)
+  // Operators' commands are no instances: they tell by way of the database.
+  context.notices.onNotice((payload) => {
+    try {
+      control.deliver(Buffer.from(payload))
+    } catch (error) {
+      onError(error, 'a notification could not be read')
+    }
+  })
+  context.notices.onGap(catchUp)
   presence.onInstanceGone(() => void hub.sweep(true))
   await bus.subscribe([controlChannel, peopleChannel])
   hub.start()

@@ -351,7 +351,7 @@ test('registration: closed, and limited per address', async () => {
   expect([refused.statusCode, code(refused)]).toEqual([403, 'registration_closed'])
   await closed.stop()
 
-  const limits = { login: null, loginAccount: null, register: { points: 2, windowMs: 3_600_000 } }
+  const limits = { login: null, loginAccount: null, register: { points: 2, windowMs: 3_600_000 }, otp: null, otpAddress: null }
   const limited = await startHarness({ auth: { limits } })
   const register = (ip: string, password = 'Passw0rd') =>
     limited.call('POST', '/auth/register', { username: name(), password }, undefined, ip)

@@ -23,6 +23,9 @@ const clean: Record<string, string> = {
   'src/modules/messages/index.ts': `import { chats } from '../chats/index.ts'\nexport const messages = chats`,
   'src/modules/messages/store.test.ts': `import { it } from 'vitest'\nimport { messages } from './index.ts'\nit('', () => messages)`,
   'src/modules/sync/index.ts': `import { messages } from '../messages/index.ts'\nexport const sync = messages`,
+  'src/modules/auth/index.ts': `import { users } from '../users/index.ts'\nexport const auth = users`,
+  'src/modules/admin/index.ts': `import { auth } from '../auth/index.ts'\nimport { chats } from '../chats/index.ts'\nexport const admin = [auth, chats]`,
+  'src/admin.ts': `import { admin } from './modules/admin/index.ts'\nexport const run = admin`,
   'src/modules/health/index.ts': `export const health = 1`,
   'test/support/tool.ts': `export const tool = 1`,
 }
@@ -124,6 +127,21 @@ const violations: [what: string, rule: string, files: Record<string, string>][] 
     'sync importing health',
     'nobody-but-app-knows-the-highest-modules',
     { 'src/modules/sync/a.ts': `import { health } from '../health/index.ts'\nexport const a = health` },
+  ],
+  [
+    'sync importing auth',
+    'nobody-but-app-knows-the-highest-modules',
+    { 'src/modules/sync/a.ts': `import { auth } from '../auth/index.ts'\nexport const a = auth` },
+  ],
+  [
+    'admin importing messages',
+    'admin-knows-accounts-and-chats',
+    { 'src/modules/admin/a.ts': `import { messages } from '../messages/index.ts'\nexport const a = messages` },
+  ],
+  [
+    'the commands importing users',
+    'commands-know-the-admin-module-alone',
+    { 'src/admin.ts': `import { users } from './modules/users/index.ts'\nexport const a = users` },
   ],
   [
     'something importing app',

@@ -59,6 +59,9 @@ export const username = z.string().regex(/^[A-Za-z0-9_]{3,50}$/, 'must be 3 to 5
 
 export const phone = z.string().regex(/^\+[1-9]\d{6,14}$/, 'must be a phone number in E.164 form, such as +4915112345678')
 
+/** As it is sent to a phone. */
+export const phoneCode = z.string().regex(/^\d{6}$/, 'must be six digits')
+
 export const email = z.email('must be an email address').max(254, 'must be at most 254 characters')
 
 /** At least 8 characters with an upper-case letter, a lower-case letter and a digit, at most 72 bytes: bcrypt reads no more. */

@@ -4,10 +4,12 @@ import { expect } from 'vitest'
 import {
   type AuthDeps,
   authRoutes,
+  checkCode,
   createAuth,
   createAuthenticator,
   createKeys,
   endSessionsOf,
+  useCode,
   wellKnownRoutes,
 } from '../../src/modules/auth/index.ts'
 import { healthRoutes } from '../../src/modules/health/index.ts'
@@ -85,6 +87,7 @@ export async function startHarness(options: HarnessOptions = {}) {
     limits,
     metrics,
   })
+  const sent: { phone: string; code: string }[] = []
   const auth = createAuth({
     db,
     control,
@@ -92,11 +95,19 @@ export async function startHarness(options: HarnessOptions = {}) {
     passwords,
     keys,
     metrics,
+    sender: { send: async (message) => void sent.push(message) },
+    tellMe: (userId, version, me) => users.tellUser(userId, { version, prev: version - 1, event: { type: 'me_updated', me } }),
     config: {
       accessTokenTtlMs: 3_600_000,
       refreshTokenTtlMs: 30 * 86_400_000,
       registration: 'open',
-      limits: { login: { points: 5, windowMs: 900_000 }, loginAccount: { points: 50, windowMs: 900_000 }, register: null },
+      limits: {
+        login: { points: 5, windowMs: 900_000 },
+        loginAccount: { points: 50, windowMs: 900_000 },
+        register: null,
+        otp: null,
+        otpAddress: null,
+      },
       ...options.auth,
     },
   })
@@ -107,6 +118,7 @@ export async function startHarness(options: HarnessOptions = {}) {
     limits,
     passwords,
     briefCache: createBriefCache(control),
+    codes: { check: (phone, code) => checkCode(auth, phone, code), use: useCode },
     passwordRule: { points: 5, windowMs: 900_000 },
     relations: async () => new Map(),
     online: async () => new Set(),
@@ -166,7 +178,7 @@ export async function startHarness(options: HarnessOptions = {}) {
     await database.drop()
   }
 
-  return { app, db, bus, control, news, lines, authenticator, keys, told, users, metrics, call, person, stop }
+  return { app, db, bus, control, news, lines, authenticator, keys, told, sent, users, metrics, call, person, stop }
 }
 
 /** Every refusal has the one form, and the id of its request. */

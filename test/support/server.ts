@@ -78,7 +78,7 @@ export async function startServers({ instances = 1, redis = instances > 1, env =
   async function call<T = Record<string, unknown>>(
     method: string,
     path: string,
-    options: { as?: Account | undefined; body?: unknown; at?: number; token?: string } = {},
+    options: { as?: Account | undefined; body?: unknown; at?: number; token?: string; headers?: Record<string, string> } = {},
   ): Promise<Answer<T>> {
     const token = options.token ?? options.as?.token
     const response = await fetch(
@@ -86,6 +86,7 @@ export async function startServers({ instances = 1, redis = instances > 1, env =
       {
         method,
         headers: {
+          ...options.headers,
           ...(token !== undefined && { authorization: `Bearer ${token}` }),
           ...(options.body !== undefined && { 'content-type': 'application/json' }),
         },

@@ -3,7 +3,9 @@ import type { Db } from '../../platform/db/db.ts'
 import type { LimitRule, Limits } from '../../platform/limits/limits.ts'
 import type { Metrics } from '../../platform/metrics.ts'
 import type { Passwords } from '../../platform/passwords.ts'
+import type { Me } from '../../protocol/resources.ts'
 import type { Keys } from './keys.ts'
+import type { CodeSender } from './otp-sender.ts'
 import { createTurns, type Turns } from './turns.ts'
 
 export interface AuthOptions {
@@ -13,11 +15,22 @@ export interface AuthOptions {
   passwords: Passwords
   keys: Keys
   metrics: Pick<Metrics, 'loginsRefused'>
+  /** Takes codes to phones. */
+  sender: CodeSender
+  /** Tells the user's own devices of their profile, after the commit; `version` is that of their clock. */
+  tellMe(userId: string, version: number, me: Me): void
   config: {
     accessTokenTtlMs: number
     refreshTokenTtlMs: number
-    registration: 'open' | 'closed'
-    limits: { login: LimitRule; loginAccount: LimitRule; register: LimitRule }
+    registration: 'open' | 'invite' | 'closed'
+    limits: {
+      login: LimitRule
+      loginAccount: LimitRule
+      register: LimitRule
+      /** Codes per phone, and per address. */
+      otp: LimitRule
+      otpAddress: LimitRule
+    }
   }
 }
 

@@ -22,6 +22,8 @@ export interface Keys {
   jwks: { keys: JsonWebKey[] } | undefined
   /** Makes refresh tokens; derived from the secret, so that one does not give away the other. */
   refreshKey: Buffer
+  /** Hashes codes sent to phones; derived from the secret, like the one above. */
+  codeKey: Buffer
 }
 
 export interface KeysOptions {
@@ -68,6 +70,7 @@ export function createKeys({ secret, privateKey, accessTokenTtlMs }: KeysOptions
     },
     jwks: rsa && { keys: [rsa.jwk] },
     refreshKey: Buffer.from(hkdfSync('sha256', material, '', 'parley refresh tokens', 32)),
+    codeKey: Buffer.from(hkdfSync('sha256', material, '', 'parley codes by phone', 32)),
   }
 }
 

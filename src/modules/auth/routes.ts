@@ -1,7 +1,8 @@
-import type { FastifyRequest } from 'fastify'
 import { answers, Done } from '../../platform/http/answers.ts'
 import type { App } from '../../platform/http/types.ts'
-import type { AuthDeps, Client } from './deps.ts'
+import { clientOf } from './client.ts'
+import { codeRoutes } from './code-routes.ts'
+import type { AuthDeps } from './deps.ts'
 import type { Keys } from './keys.ts'
 import { Login, Refresh, Registration, SessionPath, Sessions, SignedIn, Tokens, Verified } from './schema.ts'
 import * as auth from './service.ts'
@@ -9,17 +10,6 @@ import * as sessions from './sessions.ts'
 
 const tags = ['auth']
 const config = { public: true }
-
-const maxDeviceLength = 200
-
-/** The User-Agent is shown to the user later: short, and nothing that a terminal or a database would stumble over. */
-function clientOf({ ip, headers }: FastifyRequest): Client {
-  const device = (headers['user-agent'] ?? '')
-    .toWellFormed()
-    .replace(/[\s\p{Cc}\p{Cf}]+/gu, ' ')
-    .trim()
-  return { ip, device: device.slice(0, maxDeviceLength).toWellFormed() }
-}
 
 /** `/auth/…` */
 export async function authRoutes(app: App, deps: AuthDeps): Promise<void> {
@@ -30,11 +20,20 @@ export async function authRoutes(app: App, deps: AuthDeps): Promise<void> {
     schema: {
       tags,
       summary: 'Make an account',
-      description: 'Needs at least one of username, phone and email.',
+      description:
+        'Needs at least one of username, phone and email; where registration is by invitation, an `invite_code` too. What is refused uses none of its uses.',
       body: Registration,
       response: answers(
         { 201: SignedIn },
-        ['registration_closed', 'username_taken', 'phone_taken', 'email_taken', 'overloaded'],
+        [
+          'registration_closed',
+          'invite_required',
+          'invalid_invite',
+          'username_taken',
+          'phone_taken',
+          'email_taken',
+          'overloaded',
+        ],
         config,
       ),
     },
@@ -53,10 +52,12 @@ export async function authRoutes(app: App, deps: AuthDeps): Promise<void> {
       summary: 'Sign in',
       description: 'Too many wrong passwords for an account are answered with 429 for a while, right ones too.',
       body: Login,
-      response: answers({ 200: SignedIn }, ['invalid_credentials', 'overloaded'], config),
+      response: answers({ 200: SignedIn }, ['invalid_credentials', 'account_disabled', 'overloaded'], config),
     },
     handler: (request) => auth.login(deps, request.body, clientOf(request)),
   })
+
+  codeRoutes(app, deps)
 
   app.route({
     method: 'POST',
@@ -67,7 +68,11 @@ export async function authRoutes(app: App, deps: AuthDeps): Promise<void> {
       summary: 'Exchange a refresh token for new tokens',
       description: 'An older refresh token than the last one ends the session everywhere.',
       body: Refresh,
-      response: answers({ 200: Tokens }, ['invalid_refresh_token', 'refresh_token_reused', 'session_ended'], config),
+      response: answers(
+        { 200: Tokens },
+        ['invalid_refresh_token', 'refresh_token_reused', 'session_ended', 'account_disabled'],
+        config,
+      ),
     },
     handler: (request) => sessions.refresh(deps, request.body.refresh_token, clientOf(request)),
   })

@@ -1,7 +1,9 @@
 import { z } from 'zod'
-import { anyPassword, email, newPassword, phone, text, time, username, uuid } from '../../protocol/primitives.ts'
+import { anyPassword, email, newPassword, phone, phoneCode, text, time, username, uuid } from '../../protocol/primitives.ts'
 import { Me, Session } from '../../protocol/resources.ts'
 import { displayName } from '../users/index.ts'
+
+const inviteCode = text(1, 100).optional().describe('Needed where registration is by invitation')
 
 export const Registration = z
   .strictObject({
@@ -10,7 +12,7 @@ export const Registration = z
     email: email.optional(),
     password: newPassword,
     display_name: displayName.optional(),
-    invite_code: text(1, 100).optional(),
+    invite_code: inviteCode,
   })
   .refine(({ username, phone, email }) => username !== undefined || phone !== undefined || email !== undefined, {
     error: 'one of username, phone and email is required',
@@ -43,6 +45,19 @@ export const Login = z
   }))
   .meta({ id: 'Login' })
 
+export const CodeRequest = z.strictObject({ phone }).meta({ id: 'CodeRequest' })
+
+export const PhoneVerification = z
+  .strictObject({
+    phone,
+    code: phoneCode,
+    display_name: displayName.optional().describe('Of an account that is made'),
+    invite_code: inviteCode,
+  })
+  .meta({ id: 'PhoneVerification' })
+
+export const MyPhone = z.strictObject({ phone, code: phoneCode }).meta({ id: 'MyPhone' })
+
 export const Refresh = z.strictObject({ refresh_token: z.string().min(1).max(200) }).meta({ id: 'Refresh' })
 
 export const SessionPath = z.strictObject({ id: uuid })
@@ -54,11 +69,15 @@ const tokens = {
 }
 
 export const Tokens = z.object(tokens).meta({ id: 'Tokens' })
+export const CodeSent = z
+  .object({ message: z.string(), expires_in: z.number().int().describe('Seconds until the code expires') })
+  .meta({ id: 'CodeSent' })
 export const SignedIn = z.object({ user_id: uuid, ...tokens, user: Me }).meta({ id: 'SignedIn' })
 export const Verified = z.object({ valid: z.literal(true), user: Me, expires_at: time }).meta({ id: 'Verified' })
 export const Sessions = z.object({ sessions: z.array(Session) }).meta({ id: 'Sessions' })
 
 export type Registration = z.infer<typeof Registration>
 export type Login = z.infer<typeof Login>
+export type PhoneVerification = z.infer<typeof PhoneVerification>
 export type Tokens = z.infer<typeof Tokens>
 export type SignedIn = z.infer<typeof SignedIn>

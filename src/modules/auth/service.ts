@@ -1,31 +1,33 @@
+import type { Queryable } from '../../platform/db/db.ts'
 import { AppError } from '../../platform/errors.ts'
 import type { Identity } from '../../platform/identity.ts'
-import { addressKey, takeLimit } from '../../platform/limits/take.ts'
+import { addressKey } from '../../platform/limits/take.ts'
 import type { Me } from '../../protocol/resources.ts'
 import { createUser, meOf } from '../users/index.ts'
 import type { AuthDeps, Client } from './deps.ts'
 import { attemptOf, countAttempt, forgetAttempts } from './failures.ts'
+import { admit, checkMayRegister } from './registration.ts'
 import type { Login, Registration, SignedIn } from './schema.ts'
 import { makeRoom, type OpenedSession, openSession, tokensOf } from './sessions.ts'
 import { type AccountRow, lockAccount, selectAccount } from './store.ts'
 
-function signedIn(deps: AuthDeps, user: Me, session: OpenedSession): SignedIn {
+export function signedIn(deps: AuthDeps, user: Me, session: OpenedSession): SignedIn {
   return { user_id: user.id, ...tokensOf(deps, user.id, session.id, 1, session.refresh_token), user }
 }
 
 /**
- * Makes an account and signs it in. Rejects with `registration_closed`, `rate_limited`, `overloaded`, or `username_taken`,
- * `phone_taken` and `email_taken`, which the unique indexes decide.
+ * Makes an account and signs it in. Rejects with what `checkMayRegister` says, `overloaded`, or `username_taken`,
+ * `phone_taken` and `email_taken`, which the unique indexes decide. What is refused uses no invite.
  */
 export async function register(
   deps: AuthDeps,
-  { password, invite_code: _, ...profile }: Registration,
+  { password, invite_code, ...profile }: Registration,
   client: Client,
 ): Promise<SignedIn> {
-  if (deps.config.registration === 'closed') throw new AppError('registration_closed')
-  await takeLimit(deps.limits, 'register', addressKey(client.ip), deps.config.limits.register)
+  await checkMayRegister(deps, invite_code, client)
   const password_hash = await deps.passwords.hash(password)
   const { user, session } = await deps.db.transaction(async (tx) => {
+    await admit(tx, deps, invite_code)
     const user = await createUser(tx, { ...profile, password_hash })
     return { user, session: await openSession(tx, deps, user.id, client) }
   })
@@ -34,7 +36,8 @@ export async function register(
 
 /**
  * Signs in. Rejects with `invalid_credentials`, the same for an unknown account and after the same time; with
- * `rate_limited` after too many failures, `overloaded` when too many passwords wait.
+ * `rate_limited` after too many failures, `overloaded` when too many passwords wait; after the right password alone with
+ * `account_disabled`.
  */
 export async function login(deps: AuthDeps, { login, password }: Login, client: Client): Promise<SignedIn> {
   const attempt = attemptOf(login, addressKey(client.ip))
@@ -59,13 +62,25 @@ export async function login(deps: AuthDeps, { login, password }: Login, client: 
 async function openFor(deps: AuthDeps, account: AccountRow, client: Client): Promise<SignedIn> {
   const { user, session, ended } = await deps.db.transaction(async (tx) => {
     // The password may have changed while it was being compared; its change has ended all sessions but those made since.
-    if (!(await lockAccount(tx, account))) throw new AppError('invalid_credentials')
-    const ended = await makeRoom(tx, account.id)
-    const session = await openSession(tx, deps, account.id, client)
-    return { user: await meOf(tx, account.id), session, ended }
+    const locked = await lockAccount(tx, account.id)
+    if (!locked || locked.password_hash !== account.password_hash) throw new AppError('invalid_credentials')
+    if (locked.disabled) throw new AppError('account_disabled')
+    return enter(tx, deps, account.id, client)
   })
   if (ended.length > 0) deps.control.announce({ sessions_ended: ended })
   return signedIn(deps, user, session)
+}
+
+/** A session for an account that is locked and may have one; `ended` is to be announced after the commit. */
+export async function enter(
+  tx: Queryable,
+  deps: AuthDeps,
+  userId: string,
+  client: Client,
+): Promise<{ user: Me; session: OpenedSession; ended: string[] }> {
+  const ended = await makeRoom(tx, userId)
+  const session = await openSession(tx, deps, userId, client)
+  return { user: await meOf(tx, userId), session, ended }
 }
 
 /** What `token` stands for. */

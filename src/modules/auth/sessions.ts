@@ -3,8 +3,9 @@ import type { Queryable } from '../../platform/db/db.ts'
 import { AppError } from '../../platform/errors.ts'
 import type { Identity } from '../../platform/identity.ts'
 import { newId } from '../../platform/ids.ts'
+import { sweepCodes } from './codes.ts'
+import { sweepHits } from './counts.ts'
 import type { AuthDeps, Client } from './deps.ts'
-import { sweepFailures } from './failures.ts'
 import { hashOf, makeRefreshToken, readRefreshToken } from './refresh-token.ts'
 import type { Tokens } from './schema.ts'
 import * as store from './store.ts'
@@ -42,12 +43,12 @@ export function tokensOf(deps: AuthDeps, sub: string, sid: string, gen: number, 
   return { token: deps.keys.sign({ sub, sid, gen }), refresh_token, expires_in: Math.floor(deps.config.accessTokenTtlMs / 1000) }
 }
 
-type Outcome = Tokens | 'forged' | 'ended' | 'reused'
+type Outcome = Tokens | 'forged' | 'disabled' | 'ended' | 'reused'
 
 /**
  * The next pair of tokens. The newest refresh token works once; the one before it gives the same answer again until its
  * successor has been seen in use, for a client that lost the answer. Any older one has been copied, and ends the session.
- * Rejects with `invalid_refresh_token`, `session_ended` or `refresh_token_reused`.
+ * Rejects with `invalid_refresh_token`, `account_disabled`, `session_ended` or `refresh_token_reused`.
  */
 export async function refresh(deps: AuthDeps, token: string, client: Client): Promise<Tokens> {
   const claimed = readRefreshToken(token)
@@ -58,6 +59,7 @@ export async function refresh(deps: AuthDeps, token: string, client: Client): Pr
   const outcome = await deps.db.transaction(async (tx): Promise<Outcome> => {
     const session = await store.lockSession(tx, sessionId)
     if (!session || !claimed.isGenuine(refreshKey, session.salt)) return 'forged'
+    if (session.is_disabled) return 'disabled'
     if (!session.is_live) return 'ended'
     const { user_id, salt } = session
     const current = session.generation
@@ -76,6 +78,7 @@ export async function refresh(deps: AuthDeps, token: string, client: Client): Pr
   })
 
   if (outcome === 'forged') throw new AppError('invalid_refresh_token')
+  if (outcome === 'disabled') throw new AppError('account_disabled')
   if (outcome === 'ended') throw new AppError('session_ended')
   if (outcome === 'reused') {
     deps.control.announce({ sessions_ended: [sessionId] })
@@ -106,8 +109,9 @@ export async function endSession(deps: AuthDeps, { user_id }: Identity, id: stri
   deps.control.announce({ sessions_ended: ended })
 }
 
-/** Removes sessions and failed logins that are over; to be called now and then. */
+/** Removes sessions, failed logins and codes that are over; to be called now and then. */
 export async function sweepSessions(db: Queryable): Promise<void> {
   await store.deleteExpired(db)
-  await sweepFailures(db)
+  await sweepHits(db)
+  await sweepCodes(db)
 }

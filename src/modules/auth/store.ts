@@ -22,6 +22,8 @@ export async function insertSession(tx: Queryable, s: NewSession): Promise<void>
 
 export interface SessionRow {
   user_id: string
+  /** Its account is disabled; the session has ended with that. */
+  is_disabled: boolean
   generation: number
   confirmed_generation: number
   refresh_hash: Buffer
@@ -29,11 +31,12 @@ export interface SessionRow {
   is_live: boolean
 }
 
-/** By `sessions_pkey`; the row stays locked, so that two refreshes come one after the other. */
+/** By the primary keys; the session's row stays locked, so that two refreshes come one after the other. */
 export async function lockSession(tx: Queryable, id: string): Promise<SessionRow | undefined> {
   const [row] = await tx.query<SessionRow>(sql`
-    SELECT s.user_id, s.generation, s.confirmed_generation, s.refresh_hash, s.salt, ${live} AS is_live
-    FROM sessions s WHERE s.id = ${id} FOR NO KEY UPDATE`)
+    SELECT s.user_id, s.generation, s.confirmed_generation, s.refresh_hash, s.salt, ${live} AS is_live,
+      u.disabled_at IS NOT NULL AS is_disabled
+    FROM sessions s JOIN users u ON u.id = s.user_id WHERE s.id = ${id} FOR NO KEY UPDATE OF s`)
   return row
 }
 
@@ -134,7 +137,7 @@ export async function selectSignedIn(db: Queryable, id: string): Promise<SignedI
   const [row] = await db.query<SignedInRow>(sql`
     SELECT s.user_id, s.generation, s.confirmed_generation, u.is_premium, u.username, u.display_name, u.avatar->>'url' AS avatar_url
     FROM sessions s JOIN users u ON u.id = s.user_id
-    WHERE s.id = ${id} AND ${live} AND u.deleted_at IS NULL`)
+    WHERE s.id = ${id} AND ${live} AND u.deleted_at IS NULL AND u.disabled_at IS NULL`)
   return row
 }
 
@@ -155,10 +158,12 @@ export async function selectAccount(db: Queryable, login: string): Promise<Accou
   return row
 }
 
-/** Whether the account still has the password that was checked. It keeps it, and other logins wait, until the commit. */
-export async function lockAccount(tx: Queryable, { id, password_hash }: AccountRow): Promise<boolean> {
-  const rows = await tx.query(
-    sql`SELECT id FROM users WHERE id = ${id} AND password_hash = ${password_hash} AND deleted_at IS NULL FOR NO KEY UPDATE`,
-  )
-  return rows.length > 0
+/** What the account is at this moment, and stays until the commit; other logins wait. Undefined where it is deleted. */
+export async function lockAccount(
+  tx: Queryable,
+  id: string,
+): Promise<{ password_hash: string | null; phone: string | null; disabled: boolean } | undefined> {
+  const [row] = await tx.query<{ password_hash: string | null; phone: string | null; disabled: boolean }>(sql`
+    SELECT password_hash, phone, disabled_at IS NOT NULL AS disabled FROM users WHERE id = ${id} AND deleted_at IS NULL FOR NO KEY UPDATE`)
+  return row
 }

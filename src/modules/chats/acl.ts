@@ -16,6 +16,8 @@ export interface Acl {
   roles: ReadonlyMap<string, Role>
   /** Of a direct chat: who of the two blocks the other. Empty elsewhere. */
   blockers: ReadonlySet<string>
+  /** Members whose accounts are disabled: their sessions have ended, and what was on its way is refused. */
+  disabled: ReadonlySet<string>
 }
 
 export interface AclCache {
@@ -58,7 +60,7 @@ export function createAclCache(): AclCache {
 
 /**
  * One statement, so that version, members and blocks are of one snapshot: who blocks bumps the direct chat's version in the
- * same transaction. Served by the keys of the four tables and chat_members_staff.
+ * same transaction. Served by the keys of the four tables, chat_members_staff and users_disabled.
  */
 async function loadAcl(q: Queryable, chatId: string): Promise<Acl | undefined> {
   const [row] = await q.query<{
@@ -66,9 +68,12 @@ async function loadAcl(q: Queryable, chatId: string): Promise<Acl | undefined> {
     acl_version: number
     deleted: boolean
     roles: Record<string, Role> | null
+    disabled: string[]
     blockers: string[] | null
   }>(sql`
     SELECT c.type, k.acl_version, c.deleted_at IS NOT NULL AS deleted,
+      ARRAY(SELECT u.id::text FROM users u JOIN chat_members m ON m.chat_id = k.chat_id AND m.user_id = u.id
+        WHERE u.disabled_at IS NOT NULL AND m.left_at IS NULL) AS disabled,
       CASE WHEN c.type = 'channel'
         THEN (SELECT jsonb_object_agg(m.user_id, m.role) FROM chat_members m WHERE m.chat_id = k.chat_id AND m.role IN ('owner', 'admin'))
         ELSE (SELECT jsonb_object_agg(m.user_id, m.role) FROM chat_members m WHERE m.chat_id = k.chat_id AND m.left_at IS NULL)
@@ -81,13 +86,14 @@ async function loadAcl(q: Queryable, chatId: string): Promise<Acl | undefined> {
     FROM chat_counters k JOIN chats c ON c.id = k.chat_id
     WHERE k.chat_id = ${chatId}`)
   if (!row) return undefined
-  const { type, acl_version, deleted, roles, blockers } = row
+  const { type, acl_version, deleted, roles, disabled, blockers } = row
   return {
     chat_id: chatId,
     type,
     acl_version,
     deleted,
     roles: new Map(Object.entries(roles ?? {})),
+    disabled: new Set(disabled),
     blockers: new Set(blockers ?? []),
   }
 }
@@ -100,4 +106,17 @@ export async function lockCounters(tx: Queryable, chatId: string): Promise<void>
 /** Under the lock of the counters: whoever decided by an older list has to look again. */
 export async function bumpAcl(tx: Queryable, chatId: string): Promise<void> {
   await tx.query(sql`UPDATE chat_counters SET acl_version = acl_version + 1 WHERE chat_id = ${chatId}`)
+}
+
+/**
+ * What this user may do changed in all their chats: whoever decided by an older list looks again. To be called after the
+ * commit of what changed: a list that was loaded before has an older `acl_version` than this leaves behind.
+ */
+export async function bumpAclOf(db: Queryable, userId: string): Promise<void> {
+  await db.query(sql`
+    WITH locked AS (
+      SELECT k.chat_id FROM user_chats u JOIN chat_counters k ON k.chat_id = u.chat_id
+      WHERE u.user_id = ${userId} AND u.is_member ORDER BY k.chat_id FOR NO KEY UPDATE OF k
+    )
+    UPDATE chat_counters k SET acl_version = k.acl_version + 1 FROM locked l WHERE k.chat_id = l.chat_id`)
 }

@@ -37,7 +37,13 @@ function checkNoBlock({ blockers }: Acl, userId: string): void {
 function roleIn(acl: Acl | undefined, userId: string) {
   const role = acl && !acl.deleted ? acl.roles.get(userId) : undefined
   if (!role) throw new AppError('chat_not_found')
+  checkNotDisabled(acl!, userId)
   return role
+}
+
+/** Who is disabled has no session any more: this is for what was on its way when it ended. */
+function checkNotDisabled(acl: Acl, userId: string): void {
+  if (acl.disabled.has(userId)) throw new AppError('session_ended')
 }
 
 /** As `checkMayWrite`, but a refusal by a remembered list is decided once more by a fresh one. A private channel does not exist for strangers. */
@@ -83,6 +89,7 @@ export async function changeMessage<T>(
       const acl = await aclUnderLock(chats, change)
       if (!acl) throw new AppError('message_not_found')
       if ((await change.roleOf(actorId)) === undefined) throw strangerTo(change.chat)
+      checkNotDisabled(acl, actorId)
       const [row] = await messagesAt(change.tx, [known])
       return work(change, row!, acl)
     })

@@ -20,6 +20,12 @@ export interface Tie {
   blocks_viewer: boolean
 }
 
+/** A code that was right, to be used once. */
+export interface CheckedCode {
+  phone: string
+  id: string
+}
+
 /** What profiles need, and the hooks that modules above fill. */
 export interface UsersDeps {
   db: Db
@@ -27,6 +33,13 @@ export interface UsersDeps {
   limits: Limits
   passwords: Passwords
   briefCache: BriefCache
+  /** Hook: codes sent to phones, which stand for a password where there is none. */
+  codes: {
+    /** Counts a try. Undefined where it is not the phone's code, or no longer. */
+    check(phone: string, code: string): Promise<CheckedCode | undefined>
+    /** Removes it, in the transaction of what it allows; false where another did so first. */
+    use(tx: Queryable, code: CheckedCode): Promise<boolean>
+  }
   /** Wrong passwords of somebody who is signed in. */
   passwordRule: LimitRule
   /** How these stand to `viewerId`; who is not in the answer is a stranger. */

@@ -1,5 +1,6 @@
 export { type BriefCache, createBriefCache } from './briefs.ts'
-export type { Tie, UserStamped, UsersDeps } from './deps.ts'
+export type { CheckedCode, Tie, UserStamped, UsersDeps } from './deps.ts'
+export { type ChangedMe, claimPhone, phoneHolder, releasePhone } from './phones.ts'
 export { usersRoutes } from './routes.ts'
 export { displayName } from './schema.ts'
 export {

@@ -34,12 +34,12 @@ export async function usersRoutes(app: App, deps: UsersDeps): Promise<void> {
     schema: {
       tags,
       summary: 'Delete my account',
-      description: `The profile is blanked to "${users.deletedName}", all sessions end, messages stay.`,
+      description: `The profile is blanked to "${users.deletedName}", all sessions end, messages stay. An account without a password shows a \`code\` sent to its verified phone instead.`,
       body: AccountDeletion,
       response: answers({ 200: Done }, ['wrong_password', 'overloaded']),
     },
     handler: async ({ identity, body }) => {
-      await users.deleteAccount(deps, identity.user_id, body.password)
+      await users.deleteAccount(deps, identity.user_id, body)
       return { message: 'Account deleted' }
     },
   })
@@ -50,12 +50,14 @@ export async function usersRoutes(app: App, deps: UsersDeps): Promise<void> {
     schema: {
       tags,
       summary: 'Change my password',
-      description: 'Ends every other session.',
+      description:
+        'Ends every other session. An account without a password gets its first one by `code`, which `POST /auth/otp/request` sends to its verified phone.',
       body: PasswordChange,
       response: answers({ 200: Done }, ['wrong_password', 'overloaded']),
     },
     handler: async ({ identity, body }) => {
-      await users.changePassword(deps, identity, body)
+      const { old_password: password, ...rest } = body
+      await users.changePassword(deps, identity, { password, ...rest })
       return { message: 'Password changed' }
     },
   })

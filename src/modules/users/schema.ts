@@ -1,5 +1,5 @@
 import { z } from 'zod'
-import { anyPassword, label, newPassword, text, username, uuid } from '../../protocol/primitives.ts'
+import { anyPassword, label, newPassword, phoneCode, text, username, uuid } from '../../protocol/primitives.ts'
 import { privacyDm, privacyLastSeen, UserFound, userStatus } from '../../protocol/resources.ts'
 
 export const displayName = label(100)
@@ -19,11 +19,23 @@ export const MePatch = z
   })
   .meta({ id: 'MePatch' })
 
+const proofCode = phoneCode.optional().describe('Sent to my verified phone, where the account has no password')
+
 export const PasswordChange = z
-  .strictObject({ old_password: anyPassword, new_password: newPassword })
+  .strictObject({ old_password: anyPassword.optional(), code: proofCode, new_password: newPassword })
+  .refine(({ old_password, code }) => (old_password === undefined) !== (code === undefined), {
+    error: 'exactly one of old_password and code is required',
+    path: ['old_password'],
+  })
   .meta({ id: 'PasswordChange' })
 
-export const AccountDeletion = z.strictObject({ password: anyPassword }).meta({ id: 'AccountDeletion' })
+export const AccountDeletion = z
+  .strictObject({ password: anyPassword.optional(), code: proofCode })
+  .refine(({ password, code }) => (password === undefined) !== (code === undefined), {
+    error: 'exactly one of password and code is required',
+    path: ['password'],
+  })
+  .meta({ id: 'AccountDeletion' })
 
 export const UserPath = z.strictObject({ id: uuid })
 
@@ -33,5 +45,10 @@ export const SearchQuery = z.strictObject({
 
 export const FoundUsers = z.object({ users: z.array(UserFound) }).meta({ id: 'FoundUsers' })
 
+/** What somebody shows to prove that it is them; exactly one of the two. */
+export interface Proof {
+  password?: string | undefined
+  code?: string | undefined
+}
 export type MePatch = z.infer<typeof MePatch>
 export type FoundUser = z.infer<typeof UserFound>

@@ -3,8 +3,8 @@ import { AppError } from '../../platform/errors.ts'
 import { newId } from '../../platform/ids.ts'
 import { takeLimit } from '../../platform/limits/take.ts'
 import type { Me, RelationKind, UserBrief, UserPublic } from '../../protocol/resources.ts'
-import type { Tie, UsersDeps } from './deps.ts'
-import type { FoundUser, MePatch } from './schema.ts'
+import type { CheckedCode, Tie, UsersDeps } from './deps.ts'
+import type { FoundUser, MePatch, Proof } from './schema.ts'
 import * as store from './store.ts'
 
 /** What a deleted account is called. */
@@ -13,7 +13,7 @@ export const deletedName = 'Deleted account'
 const maxFound = 20
 
 /** What `users_…` stand for when a name is taken. */
-function asTaken(error: unknown): unknown {
+export function asTaken(error: unknown): unknown {
   const constraint = violatedUnique(error)
   if (constraint === 'users_username') return new AppError('username_taken')
   if (constraint === 'users_phone') return new AppError('phone_taken')
@@ -145,36 +145,63 @@ export async function updateMe(deps: UsersDeps, userId: string, patch: MePatch):
   return me
 }
 
-/** The hash that `password` belongs to. Rejects with `wrong_password`, and with `rate_limited` after too many of those. */
-async function checkPassword(deps: UsersDeps, userId: string, password: string): Promise<string> {
-  // Counted before the comparison: guesses that come at once do not pass together.
-  await takeLimit(deps.limits, 'password', userId, deps.passwordRule)
-  const hash = await store.selectPasswordHash(deps.db, userId)
-  if (!(await deps.passwords.matches(password, hash)) || hash === null) throw new AppError('wrong_password')
-  await deps.limits.reset('password', userId)
-  return hash
+interface Proven {
+  /** Null: the account has no password, and a code was shown. */
+  hash: string | null
+  code: CheckedCode | undefined
 }
 
-/** Ends every other session of the user. Rejects with `wrong_password`. */
+/**
+ * What was shown belongs to the account: its password or, where it has none, a code sent to its phone. Rejects with
+ * `wrong_password`, and with `rate_limited` after too many of those.
+ */
+async function checkProof(deps: UsersDeps, userId: string, { password, code }: Proof): Promise<Proven> {
+  // Counted before the comparison: guesses that come at once do not pass together.
+  await takeLimit(deps.limits, 'password', userId, deps.passwordRule)
+  const { password_hash: hash = null, phone = null } = (await store.selectProofs(deps.db, userId)) ?? {}
+  let proven: Proven | undefined
+  if (password !== undefined) {
+    if (await deps.passwords.matches(password, hash)) proven = { hash, code: undefined }
+  } else if (code !== undefined && hash === null && phone !== null) {
+    const checked = await deps.codes.check(phone, code)
+    proven = checked && { hash, code: checked }
+  }
+  if (!proven) throw new AppError('wrong_password')
+  await deps.limits.reset('password', userId)
+  return proven
+}
+
+/** A code works once: of two who show it at the same moment, one gets on. */
+async function useProof(deps: UsersDeps, tx: Queryable, { code }: Proven): Promise<void> {
+  if (code && !(await deps.codes.use(tx, code))) throw new AppError('wrong_password')
+}
+
+/** Sets the first password too. Ends every other session of the user. Rejects with `wrong_password`. */
 export async function changePassword(
   deps: UsersDeps,
   { user_id, session_id }: { user_id: string; session_id: string },
-  { old_password, new_password }: { old_password: string; new_password: string },
+  { new_password, ...proof }: Proof & { new_password: string },
 ): Promise<void> {
-  const checked = await checkPassword(deps, user_id, old_password)
+  const proven = await checkProof(deps, user_id, proof)
   const replacement = await deps.passwords.hash(new_password)
-  const ended = await deps.db.transaction(async (tx) => {
-    if (!(await store.replacePasswordHash(tx, user_id, checked, replacement))) throw new AppError('wrong_password')
-    return deps.endSessions(tx, user_id, session_id)
+  const { ended, version, me } = await deps.db.transaction(async (tx) => {
+    await useProof(deps, tx, proven)
+    // That there is a password now is seen in the profile.
+    const version = proven.hash === null ? await store.tickClock(tx, user_id) : undefined
+    const me = await store.replacePasswordHash(tx, user_id, proven.hash, replacement)
+    if (!me) throw new AppError('wrong_password')
+    return { ended: await deps.endSessions(tx, user_id, session_id), version, me }
   })
   if (ended.length > 0) deps.control.announce({ sessions_ended: ended })
+  if (version !== undefined) deps.tellUser(user_id, { version, prev: version - 1, event: { type: 'me_updated', me } })
 }
 
 /** Blanks the profile and ends all sessions; messages stay. Rejects with `wrong_password`. */
-export async function deleteAccount(deps: UsersDeps, userId: string, password: string): Promise<void> {
-  const checked = await checkPassword(deps, userId, password)
+export async function deleteAccount(deps: UsersDeps, userId: string, proof: Proof): Promise<void> {
+  const proven = await checkProof(deps, userId, proof)
   const ended = await deps.db.transaction(async (tx) => {
-    if (!(await store.blankUser(tx, userId, checked, deletedName))) throw new AppError('wrong_password')
+    await useProof(deps, tx, proven)
+    if (!(await store.blankUser(tx, userId, proven.hash, deletedName))) throw new AppError('wrong_password')
     return deps.endSessions(tx, userId)
   })
   deps.control.announce({ sessions_ended: ended, user_changed: userId })

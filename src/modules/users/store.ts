@@ -5,7 +5,8 @@ import type { MePatch } from './schema.ts'
 
 const briefColumns = sql`u.id, u.username, u.display_name, u.avatar->>'url' AS avatar_url`
 
-const meColumns = sql`${briefColumns}, u.phone, u.email, u.bio, u.status, u.is_premium, u.created_at, u.last_seen,
+export const meColumns = sql`${briefColumns}, u.phone, u.email, u.bio, u.status, u.is_premium, u.is_admin, u.created_at, u.last_seen,
+  u.phone_verified_at IS NOT NULL AS phone_verified, u.password_hash IS NOT NULL AS has_password,
   jsonb_build_object('last_seen', u.privacy_last_seen, 'dm', u.privacy_dm) AS privacy`
 
 const profileColumns = sql`${briefColumns}, u.bio, u.is_premium, u.last_seen, u.status, u.privacy_last_seen, u.deleted_at`
@@ -21,6 +22,8 @@ export interface NewUser {
   id: string
   username?: string | undefined
   phone?: string | undefined
+  /** A code was sent to it, and came back. */
+  phone_verified?: boolean | undefined
   email?: string | undefined
   display_name: string
   password_hash?: string | undefined
@@ -30,8 +33,9 @@ export interface NewUser {
 export async function insertUser(tx: Queryable, user: NewUser): Promise<Me> {
   const [row] = await tx.query<Me>(sql`
     WITH clock AS (INSERT INTO user_clock (user_id) VALUES (${user.id}))
-    INSERT INTO users AS u (id, username, phone, email, display_name, password_hash)
-    VALUES (${user.id}, ${user.username ?? null}, ${user.phone ?? null}, ${user.email ?? null}, ${user.display_name}, ${user.password_hash ?? null})
+    INSERT INTO users AS u (id, username, phone, phone_verified_at, email, display_name, password_hash)
+    VALUES (${user.id}, ${user.username ?? null}, ${user.phone ?? null}, CASE WHEN ${user.phone_verified ?? false} THEN now() END,
+      ${user.email ?? null}, ${user.display_name}, ${user.password_hash ?? null})
     RETURNING ${meColumns}`)
   return row!
 }
@@ -107,28 +111,39 @@ export function searchProfiles(db: Queryable, q: string, limit: number): Promise
     LIMIT ${limit}`)
 }
 
-export async function selectPasswordHash(db: Queryable, id: string): Promise<string | null> {
-  const [row] = await db.query<{ password_hash: string | null }>(
-    sql`SELECT password_hash FROM users WHERE id = ${id} AND deleted_at IS NULL`,
-  )
-  return row?.password_hash ?? null
+/** By what somebody shows that it is them; the phone only where it is verified. By `users_pkey`. */
+export async function selectProofs(
+  db: Queryable,
+  id: string,
+): Promise<{ password_hash: string | null; phone: string | null } | undefined> {
+  const [row] = await db.query<{ password_hash: string | null; phone: string | null }>(sql`
+    SELECT password_hash, CASE WHEN phone_verified_at IS NOT NULL THEN phone END AS phone
+    FROM users WHERE id = ${id} AND deleted_at IS NULL`)
+  return row
 }
 
-/** False when the password is no longer the one that was checked. */
-export async function replacePasswordHash(tx: Queryable, id: string, checked: string, replacement: string): Promise<boolean> {
-  const rows = await tx.query(
-    sql`UPDATE users SET password_hash = ${replacement} WHERE id = ${id} AND password_hash = ${checked} AND deleted_at IS NULL RETURNING id`,
-  )
-  return rows.length > 0
+/** Undefined when the password is no longer the one that was checked; null for none. */
+export async function replacePasswordHash(
+  tx: Queryable,
+  id: string,
+  checked: string | null,
+  replacement: string,
+): Promise<Me | undefined> {
+  const [row] = await tx.query<Me>(sql`
+    UPDATE users u SET password_hash = ${replacement}
+    WHERE id = ${id} AND password_hash IS NOT DISTINCT FROM ${checked} AND deleted_at IS NULL
+    RETURNING ${meColumns}`)
+  return row
 }
 
 /** Leaves of a profile what messages need. False when the password is no longer the one that was checked. */
-export async function blankUser(tx: Queryable, id: string, checked: string, display_name: string): Promise<boolean> {
+export async function blankUser(tx: Queryable, id: string, checked: string | null, display_name: string): Promise<boolean> {
   const rows = await tx.query(sql`
     UPDATE users SET
       username = NULL, phone = NULL, email = NULL, phone_verified_at = NULL, email_verified_at = NULL, password_hash = NULL,
-      display_name = ${display_name}, bio = '', avatar = NULL, status = 'online', is_premium = false, last_seen = NULL, deleted_at = now()
-    WHERE id = ${id} AND password_hash = ${checked} AND deleted_at IS NULL
+      display_name = ${display_name}, bio = '', avatar = NULL, status = 'online', is_premium = false, is_admin = false, last_seen = NULL,
+      deleted_at = now()
+    WHERE id = ${id} AND password_hash IS NOT DISTINCT FROM ${checked} AND deleted_at IS NULL
     RETURNING id`)
   return rows.length > 0
 }

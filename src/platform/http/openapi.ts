@@ -13,6 +13,7 @@ const tags = [
   { name: 'chats', description: 'Direct chats, groups and their members' },
   { name: 'channels', description: 'Channels, their directory, slugs and invite links' },
   { name: 'messages', description: 'Messages, history and cursors' },
+  { name: 'admin', description: 'For admins of the server: invitations, accounts, numbers' },
   { name: 'sync', description: 'Catching up' },
   { name: 'events', description: 'The live connection, where a WebSocket is not to be had' },
   { name: 'operations', description: 'Health and metrics' },
