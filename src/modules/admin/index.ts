@@ -1,2 +1,3 @@
+export { type AdminCommand, type CommandDeps, commands } from './commands.ts'
 export type { AdminDeps } from './deps.ts'
 export { adminRoutes } from './routes.ts'
