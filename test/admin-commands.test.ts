@@ -80,11 +80,11 @@ test('what is no command is answered with how to use it, and 2', async () => {
     const { status, out, err } = await admin(...words)
     expect([status, out], words.join(' ')).toEqual([2, ''])
     expect(err).toContain('Usage: npm run admin -- ')
-    if (words.length > 1 && words[1] !== 'remove') expect(err).toContain(`-- ${words[0]} `)
+    if (words.length > 1 && words[1] !== 'remove') expect(err).toContain(`-- ${words[0]}`)
   }
   // Nothing of it has touched a database.
   expect(existsSync(environment.DATA_DIR!)).toBe(false)
-})
+}, 60_000)
 
 test('with the embedded database stopped: it is started for the command, and nothing is left running', async () => {
   environment = { DATA_DIR: folder.dir }
@@ -224,3 +224,23 @@ test('beside instances that share a Redis, every one of them hears at once', asy
     await servers.close()
   }
 }, 60_000)
+
+test('an instance that may have missed what was told looks again', async () => {
+  const servers: TestServers = await startServers()
+  try {
+    const { db } = servers.instances[0]!.context
+    const someone = await servers.register('missed')
+    const socket = await servers.connect(someone)
+    const me = async () => (await servers.call('GET', '/users/me', { as: someone })).status
+    expect(await me()).toBe(200)
+    // Nobody tells: what the server remembers is good for a minute.
+    await db.query(sql`UPDATE sessions SET ended_at = now() WHERE user_id = ${someone.id}`)
+    expect(await me()).toBe(200)
+    await db.query(sql`
+      SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'parley-lock' AND datname = current_database()`)
+    expect(await socket.waitForClose()).toBe(4001)
+    expect(await me()).toBe(401)
+  } finally {
+    await servers.close()
+  }
+})

@@ -1,21 +1,28 @@
 import { validate } from '@scalar/openapi-validator'
 import { Ajv2020, type ValidateFunction } from 'ajv/dist/2020.js'
 import { afterAll, beforeAll, expect, test } from 'vitest'
+import { sql } from '../src/platform/db/db.ts'
 import { errorCodes } from '../src/protocol/errors.ts'
 import { type Document, loadDocument, type Operation, operationsOf } from './support/openapi.ts'
 import { type Account, type Answer, startServers, type TestServers } from './support/server.ts'
+import { type Sms, startSms } from './support/sms.ts'
 
 /** The document of REST: valid, whole, and true of what is really answered. */
 
 let servers: TestServers
 let document: Document
 let operations: Operation[]
+let sms: Sms
 beforeAll(async () => {
-  servers = await startServers()
+  sms = await startSms()
+  servers = await startServers({ env: sms.env })
   document = await loadDocument(servers.instances[0]!.url)
   operations = operationsOf(document)
 })
-afterAll(() => servers.close())
+afterAll(async () => {
+  await servers.close()
+  await sms.close()
+})
 
 test('is valid OpenAPI 3.1, and refers to nothing that is not there', async () => {
   const outcome = await validate(structuredClone(document) as unknown as Parameters<typeof validate>[0])
@@ -112,6 +119,32 @@ test('every route answers as it says', async () => {
   await call('POST /auth/logout', '/auth/logout', { ...anna, ...(await signIn('anna')) })
   await call('POST /auth/logout-all', '/auth/logout-all', { ...eve, ...(await signIn('evelyn')) })
   Object.assign(eve, await signIn('evelyn'))
+
+  // --- by phone
+  const codeFor = async (phone: string) => {
+    await call('POST /auth/otp/request', '/auth/otp/request', undefined, { phone })
+    return { phone, code: sms.codeOf(phone) }
+  }
+  const verify = async (body: object) =>
+    (await call<Account & { user_id: string }>('POST /auth/otp/verify', '/auth/otp/verify', undefined, body)).body
+  await verify({ phone: '+491511234567', code: '123456' })
+  const fay = await verify({ ...(await codeFor('+491511234567')), display_name: 'Fay' })
+  await verify(await codeFor('+491511234567'))
+  await call('PUT /users/me/phone', '/users/me/phone', anna, await codeFor('+491511234568'))
+  await call('PUT /users/me/phone', '/users/me/phone', anna, await codeFor('+491511234567'))
+
+  // --- admins
+  const invites = '/admin/invites'
+  await call('POST /admin/invites', invites, anna)
+  await servers.instances[0]!.context.db.query(sql`UPDATE users SET is_admin = true WHERE id = ${anna.id}`)
+  const { body: invite } = await call<{ code: string }>('POST /admin/invites', invites, anna, { max_uses: 3 })
+  await call('GET /admin/invites', `${invites}?limit=1`, anna)
+  await call('DELETE /admin/invites/{code}', `${invites}/${invite.code}`, anna)
+  await call('DELETE /admin/invites/{code}', `${invites}/nonsense`, anna)
+  await call('GET /admin/stats', '/admin/stats', anna)
+  await call('POST /admin/users/{id}/disable', `/admin/users/${fay.user_id}/disable`, anna)
+  await call('POST /auth/refresh', '/auth/refresh', undefined, { refresh_token: fay.refresh_token })
+  await call('POST /admin/users/{id}/enable', `/admin/users/${fay.user_id}/enable`, anna)
 
   // --- profiles
   await call('GET /users/me', '/users/me', anna)
@@ -248,7 +281,7 @@ test('every route answers as it says', async () => {
   await call('POST /sync', '/sync', anna, {})
 
   const promised = operations
-    .filter(({ tags }) => ['auth', 'users', 'contacts', 'chats', 'channels', 'messages', 'sync'].includes(tags[0]!))
+    .filter(({ tags }) => ['auth', 'users', 'admin', 'contacts', 'chats', 'channels', 'messages', 'sync'].includes(tags[0]!))
     .flatMap(({ name, statuses }) => statuses.filter((status) => status < 300).map((status) => `${name} ${status}`))
   expect(promised.filter((answer) => !seen.has(answer))).toEqual([])
   expect(seen.size).toBeGreaterThan(promised.length)

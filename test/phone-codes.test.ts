@@ -1,7 +1,9 @@
+import { Writable } from 'node:stream'
 import { afterAll, beforeAll, expect, test, vi } from 'vitest'
 import { CodeSent, SignedIn } from '../src/modules/auth/schema.ts'
 import { sql } from '../src/platform/db/db.ts'
 import { Done } from '../src/platform/http/answers.ts'
+import { createLog } from '../src/platform/log.ts'
 import { Me } from '../src/protocol/resources.ts'
 import { connect, ok, refusal, rest } from './support/check.ts'
 import { type Account, startServers, type TestServers } from './support/server.ts'
@@ -282,4 +284,24 @@ test('in the database there is a hash that says nothing without the server’s s
   await codeFor(twin)
   await db().query(sql`UPDATE phone_codes SET hash = ${row!.hash} WHERE phone = ${twin}`)
   expect(await refusal(verify({ phone: twin, code }))).toBe('401 invalid_code')
+})
+
+test('without a service for it nothing is sent: the code is in the log, which says so', async () => {
+  const lines: string[] = []
+  const destination = new Writable({
+    write(chunk, _encoding, done) {
+      lines.push(String(chunk))
+      done()
+    },
+  })
+  const alone = await startServers({ overrides: () => ({ log: createLog('warn', destination) }) })
+  try {
+    const phone = newPhone()
+    expect((await alone.call('POST', '/auth/otp/request', { body: { phone } })).status).toBe(202)
+    const line = JSON.parse(lines.find((text) => text.includes(phone))!)
+    expect(line).toMatchObject({ level: 40, phone, msg: expect.stringContaining('no SMS is sent') })
+    expect((await alone.call('POST', '/auth/otp/verify', { body: { phone, code: line.code } })).status).toBe(201)
+  } finally {
+    await alone.close()
+  }
 })

@@ -33,7 +33,6 @@ export const errors = {
   chat_not_found: [404, 'There is no such chat'],
   message_not_found: [404, 'There is no such message'],
   member_not_found: [404, 'There is no such member'],
-  invite_not_found: [404, 'This link does not work (any more)'],
   session_not_found: [404, 'There is no such session'],
   contact_not_found: [404, 'This person is not one of your contacts'],
   request_not_found: [404, 'There is no such request'],
