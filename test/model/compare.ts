@@ -44,6 +44,7 @@ export function compare(live: ClientState, fresh: ClientState): Likeness {
     for (let seq = Math.max(a.heldFrom, a.my.cleared_seq) + 1; seq <= a.lastSeq; seq += 1)
       if (!a.messages.has(seq)) stamped.push(`${name} #${seq} is missing (held: ${held.join()}; from ${a.heldFrom})`)
     differ(`${name} unread`, live.unread(id), fresh.unread(id))
+    differ(`${name} mentions`, live.mentions(id), fresh.mentions(id))
     for (const [seq, message] of a.messages) {
       if (message.sender_id !== live.myId || message.message_type === 'system') continue
       const [x, y] = [live.status(id, seq), fresh.status(id, seq)]

@@ -3,6 +3,7 @@ import type { HistoryPage } from '../client/chat-state.ts'
 import type { Account } from '../support/server.ts'
 import { type Of, pick, rest, who } from './acting.ts'
 import type { Device } from './device.ts'
+import { live } from './life.ts'
 import type { Run } from './run.ts'
 import { type Action, type Fault, losses } from './script.ts'
 import { moveCursor, send, sendAgain, sendTwice } from './talking.ts'
@@ -20,6 +21,14 @@ export async function perform(run: Run, action: Action): Promise<string> {
     case 'read':
     case 'delivered':
       return moveCursor(run, action)
+    case 'edit':
+    case 'delete':
+    case 'react':
+    case 'pin':
+    case 'forward':
+    case 'race':
+    case 'call_and_remove':
+      return live(run, action)
     case 'add':
     case 'remove':
     case 'role':
@@ -39,8 +48,11 @@ export async function perform(run: Run, action: Action): Promise<string> {
       const { chat, account } = await group(run, { ...action, actor: 'owner' })
       return rest(run, 'DELETE', `/chats/${chat}`, account, action.at)
     }
-    case 'clear_dm':
-      return rest(run, 'DELETE', `/chats/${pick(run.dms, action.chat)}`, who(run, action), action.at)
+    case 'clear_dm': {
+      const [chat, account] = [pick(run.dms, action.chat), who(run, action)]
+      run.cleared.add(`${chat} ${account.id}`)
+      return rest(run, 'DELETE', `/chats/${chat}`, account, action.at)
+    }
     case 'create_group':
       return createGroup(run, action)
     case 'settings':

@@ -21,6 +21,22 @@ export interface SendOutcome extends Outcome {
   clientId: string
   content: string
   message: { id: string; seq: number } | undefined
+  /** It was sent on from somewhere, with others perhaps. */
+  isForward?: boolean
+}
+
+/** What was done to a message, and what came of it. */
+export interface Deed extends Outcome {
+  what: 'edit' | 'delete' | 'react' | 'unreact' | 'pin' | 'unpin' | 'forward'
+  userId: string
+  chatId: string
+  seq: number
+  messageId: string
+  /** Of an edit: unlike any other. */
+  content?: string | undefined
+  emoji?: string | undefined
+  /** Of a forward: where to, and as what. */
+  to?: { chatIds: string[]; clientId: string } | undefined
 }
 
 export interface Person {
@@ -38,6 +54,9 @@ export interface Run {
   groups: string[]
   dms: string[]
   sends: SendOutcome[]
+  deeds: Deed[]
+  /** Direct chats that somebody deleted for themselves, or tried to: "chat user". */
+  cleared: Set<string>
   logouts: { device: string; account: Account; client: Device['client']; wasOpen: boolean }[]
   log: string[]
   step: number
@@ -75,6 +94,8 @@ export async function start(world: World, script: Script): Promise<Run> {
     groups,
     dms,
     sends: [],
+    deeds: [],
+    cleared: new Set(),
     logouts: [],
     log: [],
     step: 0,
@@ -125,7 +146,7 @@ async function rush(run: Run): Promise<void> {
     .flatMap((_, n) => [n, n + chats.length])
     .map(async (n) => {
       await sleep(world.random() * 60)
-      await one(run, run.step, { do: 'send', rest: true, reply: undefined, ...place(n) })
+      await one(run, run.step, { do: 'send', rest: true, reply: undefined, call: undefined, ...place(n) })
     })
   await Promise.all([...talk, ...devices.map((device) => device.connect(Math.floor(world.random() * 2)))])
 }

@@ -16,13 +16,43 @@ export interface Place {
 /** Who acts on a group: its owner, so that most changes are allowed, or just anybody. */
 type Actor = { actor: 'owner' | 'anybody' }
 
+interface Aim {
+  which: number
+  mine: boolean
+  rest: boolean
+}
+
+export const raceOps = [
+  'edit',
+  'call',
+  'delete',
+  'delete_as_owner',
+  'reply',
+  'react',
+  'unreact',
+  'pin',
+  'forward',
+  'expel',
+] as const
+export type RaceOp = (typeof raceOps)[number]
+
 export type Action =
-  | ({ do: 'send'; rest: boolean; reply: number | undefined } & Place)
+  | ({ do: 'send'; rest: boolean; reply: number | undefined; call: number | undefined } & Place)
   /** The same client_id at once from two devices of a user over two instances. */
   | ({ do: 'send_twice' } & Place)
   /** A client_id that was used before, by the same user. */
   | ({ do: 'send_again'; which: number } & Place)
   | ({ do: 'read' | 'delivered'; rest: boolean; back: number } & Place)
+  /** One of the last messages of the chat; by its sender, or by whoever acts. */
+  | ({ do: 'edit'; call: number | undefined } & Aim & Place)
+  | ({ do: 'delete' } & Aim & Place)
+  | ({ do: 'react'; emoji: number; remove: boolean; twice: boolean } & Aim & Place)
+  | ({ do: 'pin'; remove: boolean; which: number } & Actor & Place)
+  | ({ do: 'forward'; which: number; to: number } & Place)
+  /** All of this happens to one message at once, from both instances. */
+  | ({ do: 'race'; which: number; ops: RaceOp[] } & Place)
+  /** A member is called by name while the owner removes them. */
+  | ({ do: 'call_and_remove'; target: number; rest: boolean } & Place)
   | ({ do: 'add'; target: number; fit: boolean } & Actor & Place)
   | ({ do: 'remove'; target: number; fit: boolean } & Actor & Place)
   | ({ do: 'role'; target: number; admin: boolean } & Actor & Place)
@@ -75,15 +105,33 @@ const n = fc.nat(999)
 const at = fc.nat(1)
 const place = { device: n, chat: n, at }
 const actor = { actor: fc.constantFrom('owner', 'owner', 'anybody') }
+const perhaps = fc.option(n, { nil: undefined, freq: 2 })
+const aim = { which: n, mine: fc.constantFrom(true, true, true, false), rest: fc.boolean() }
 const maybe = fc.option(fc.boolean(), { nil: undefined })
 const rec = <T extends Action['do'], S extends object>(what: T, shape: S) => fc.record({ do: fc.constant(what), ...shape })
 
 const action = fc.oneof(
-  { weight: 22, arbitrary: rec('send', { ...place, rest: fc.boolean(), reply: fc.option(n, { nil: undefined, freq: 3 }) }) },
+  {
+    weight: 22,
+    arbitrary: rec('send', { ...place, rest: fc.boolean(), reply: fc.option(n, { nil: undefined, freq: 3 }), call: perhaps }),
+  },
   { weight: 4, arbitrary: rec('send_twice', place) },
   { weight: 3, arbitrary: rec('send_again', { ...place, which: n }) },
   { weight: 7, arbitrary: rec('read', { ...place, rest: fc.boolean(), back: fc.integer({ min: -3, max: 6 }) }) },
   { weight: 6, arbitrary: rec('delivered', { ...place, rest: fc.constant(false), back: fc.integer({ min: -3, max: 6 }) }) },
+  { weight: 7, arbitrary: rec('edit', { ...place, ...aim, call: perhaps }) },
+  { weight: 3, arbitrary: rec('delete', { ...place, ...aim }) },
+  {
+    weight: 7,
+    arbitrary: rec('react', { ...place, ...aim, emoji: n, remove: fc.constantFrom(false, false, true), twice: fc.boolean() }),
+  },
+  { weight: 2, arbitrary: rec('pin', { ...place, ...actor, which: n, remove: fc.boolean() }) },
+  { weight: 3, arbitrary: rec('forward', { ...place, which: n, to: n }) },
+  {
+    weight: 8,
+    arbitrary: rec('race', { ...place, which: n, ops: fc.array(fc.constantFrom(...raceOps), { minLength: 2, maxLength: 4 }) }),
+  },
+  { weight: 3, arbitrary: rec('call_and_remove', { ...place, target: n, rest: fc.boolean() }) },
   { weight: 7, arbitrary: rec('add', { ...place, ...actor, target: n, fit: fc.constantFrom(true, true, false) }) },
   { weight: 6, arbitrary: rec('remove', { ...place, ...actor, target: n, fit: fc.constantFrom(true, true, false) }) },
   { weight: 3, arbitrary: rec('role', { ...place, ...actor, target: n, admin: fc.boolean() }) },

@@ -1,7 +1,9 @@
 import { setTimeout as sleep } from 'node:timers/promises'
+import { isDeepStrictEqual } from 'node:util'
 import { Client } from '../client/client.ts'
-import { checkCounters, checkHearing, checkSends, countUnread, deletedChats, journalOf } from './checks.ts'
+import { checkCounters, checkHearing, checkSends, countUnread, deletedChats, journalOf, shownBeside } from './checks.ts'
 import { compare } from './compare.ts'
+import { checkDeeds, checkGone, checkMentions, checkStored, goneTexts } from './life-checks.ts'
 import type { Person, Run } from './run.ts'
 
 /** The end of a run: all is kind again, and whoever was live, comes back or is new must see the same. */
@@ -47,9 +49,12 @@ export async function settle(run: Run): Promise<string[]> {
   complaints.push(...(await patiently(async () => differences('ticks').map((said) => `ticks: ${said}`))))
   const journal = await journalOf(world.sql, run.chats)
   complaints.push(...(await checkCounters(world.sql, run.chats)), ...(await checkSends(run, journal)))
+  complaints.push(...(await checkStored(world.sql, run.chats)), ...(await checkDeeds(run, journal)))
+  complaints.push(...(await checkMentions(run, journal)))
+  const gone = await goneTexts(run)
   for (const device of devices) {
     complaints.push(...device.complaints)
-    for (const hearing of device.hearings) complaints.push(...checkHearing(hearing, journal))
+    for (const hearing of device.hearings) complaints.push(...checkHearing(hearing, journal), ...checkGone(hearing, gone))
   }
   for (const client of newest) client.close()
   for (const device of devices) device.disconnect()
@@ -66,10 +71,22 @@ async function checkNew(run: Run, { account }: Person, { state }: Client): Promi
   const complaints: string[] = []
   const counted = await countUnread(run.world.sql, account.id)
   for (const [id, chat] of state.chats) {
-    const n = counted.get(id)
-    if (n !== chat.toldUnread || n !== state.unread(id))
-      complaints.push(`${account.username} ${id}: ${n} are unread, told ${chat.toldUnread}, shown ${state.unread(id)}`)
+    const name = `${account.username} ${id}`
+    const { unread, mentions } = counted.get(id) ?? {}
+    if (unread !== chat.toldUnread || unread !== state.unread(id))
+      complaints.push(`${name}: ${unread} are unread, told ${chat.toldUnread}, shown ${state.unread(id)}`)
+    if (mentions !== chat.toldMentions || mentions !== state.mentions(id))
+      complaints.push(`${name}: ${mentions} mentions, told ${chat.toldMentions}, shown ${state.mentions(id)}`)
+    const beside = await shownBeside(run.world.sql, id, account.id)
     for (const message of chat.messages.values()) {
+      const { reactions, quote } = beside.get(message.seq)!
+      const { seq, content, deleted } = message.reply_to ?? {}
+      const shownThere = [
+        [...message.reactions].sort((a, b) => (a.emoji < b.emoji ? -1 : 1)),
+        message.reply_to && { seq, content, deleted },
+      ]
+      if (!isDeepStrictEqual(shownThere, [reactions, quote]))
+        complaints.push(`${name} #${message.seq}: shows ${JSON.stringify(shownThere)}, is ${JSON.stringify([reactions, quote])}`)
       if (message.sender_id !== account.id || message.message_type === 'system' || !('status' in message)) continue
       const shown = state.status(id, message.seq)
       if (message.status !== shown)

@@ -7,12 +7,12 @@ import type { Run, SendOutcome } from './run.ts'
 
 /** Sends and cursors: every send is written down with what came of it. */
 
-export async function send(run: Run, { device, chat, at, rest: byRest, reply }: Of<'send'>): Promise<string> {
+export async function send(run: Run, { device, chat, at, rest: byRest, reply, call }: Of<'send'>): Promise<string> {
   const from = pick(run.devices, device)
   const chatId = pick(run.chats, chat)
   const known = run.sends.filter((s) => s.chatId === chatId && s.message)
   const replyTo = reply === undefined || known.length === 0 ? undefined : pick(known, reply).message!.id
-  return sendAs(run, from, chatId, at, byRest || !from.isOpen, { reply_to_id: replyTo })
+  return sendAs(run, from, chatId, at, byRest || !from.isOpen, { reply_to_id: replyTo, content: text(run, call) })
 }
 
 /** The same client_id at once, over both instances and from all devices of the user. */
@@ -27,19 +27,22 @@ export async function sendTwice(run: Run, { device, chat, at }: Of<'send_twice'>
 }
 
 export async function sendAgain(run: Run, { which, at }: Of<'send_again'>): Promise<string> {
-  const mine = run.sends
+  const mine = run.sends.filter((sent) => !sent.isForward)
   if (mine.length === 0) return 'nothing to repeat'
   const { chatId, clientId, content, userId } = pick(mine, which)
   const from = run.devices.find((d) => d.userId === userId)!
   return sendAs(run, from, chatId, at, true, { client_id: clientId, content })
 }
 
-const text = (run: Run) => {
+/** Unlike any other; perhaps it calls somebody by name, who may be a stranger in the chat. */
+export const text = (run: Run, call?: number) => {
   run.texts += 1
-  return `text ${run.texts}`
+  if (call === undefined) return `text ${run.texts}.`
+  const { username } = pick(run.people, call).account
+  return `text ${run.texts}. @${call % 3 === 0 ? username.toUpperCase() : username}`
 }
 
-async function sendAs(
+export async function sendAs(
   run: Run,
   device: Device,
   chatId: string,

@@ -149,16 +149,36 @@ function breakDb(db: Db, mishaps: Mishaps, random: () => number): void {
     })
 }
 
-/** One row per version taken, one per change of membership, one per cursor that went back. */
+/** One row per version taken, per change of membership, of a text, of a reaction; one per cursor that went back. */
 const journal = `
-CREATE TABLE j_versions (chat_id uuid, version bigint, what text);
+CREATE TABLE j_versions (chat_id uuid, version bigint, what text, seq bigint, xid bigint DEFAULT txid_current());
+CREATE TABLE j_texts (chat_id uuid, seq bigint, version bigint, was text, became text, deleted boolean);
+CREATE INDEX ON j_versions (chat_id, seq);
+CREATE INDEX ON j_texts (chat_id, seq);
+CREATE TABLE j_forwarded (chat_id uuid, content text);
+CREATE TABLE j_reactions (chat_id uuid, seq bigint, user_id uuid, emoji text, added boolean, xid bigint DEFAULT txid_current(),
+  at timestamptz DEFAULT clock_timestamp());
 CREATE TABLE j_members (chat_id uuid, user_id uuid, version bigint, active boolean, at timestamptz DEFAULT clock_timestamp());
 CREATE TABLE j_backwards (chat_id uuid, user_id uuid, was jsonb, became jsonb);
 
 CREATE FUNCTION j_version() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
   IF TG_TABLE_NAME = 'chats' THEN
     IF NEW.version > 0 THEN INSERT INTO j_versions VALUES (NEW.id, NEW.version, TG_TABLE_NAME); END IF;
+  ELSIF TG_TABLE_NAME = 'messages' THEN INSERT INTO j_versions VALUES (NEW.chat_id, NEW.version, TG_TABLE_NAME, NEW.seq);
   ELSE INSERT INTO j_versions VALUES (NEW.chat_id, NEW.version, TG_TABLE_NAME); END IF;
+  RETURN NULL;
+END $$;
+CREATE FUNCTION j_text() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+  INSERT INTO j_texts VALUES (NEW.chat_id, NEW.seq, NEW.version, OLD.content, NEW.content, NEW.deleted_at IS NOT NULL);
+  RETURN NULL;
+END $$;
+CREATE FUNCTION j_forward() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+  INSERT INTO j_forwarded VALUES (NEW.chat_id, NEW.content);
+  RETURN NULL;
+END $$;
+CREATE FUNCTION j_reaction() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+  IF TG_OP = 'INSERT' THEN INSERT INTO j_reactions VALUES (NEW.chat_id, NEW.seq, NEW.user_id, NEW.emoji, true);
+  ELSE INSERT INTO j_reactions VALUES (OLD.chat_id, OLD.seq, OLD.user_id, OLD.emoji, false); END IF;
   RETURN NULL;
 END $$;
 CREATE FUNCTION j_member() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
@@ -174,6 +194,10 @@ END $$;
 CREATE TRIGGER j AFTER INSERT OR UPDATE OF version ON messages FOR EACH ROW EXECUTE FUNCTION j_version();
 CREATE TRIGGER j AFTER INSERT OR UPDATE OF version ON chats FOR EACH ROW EXECUTE FUNCTION j_version();
 CREATE TRIGGER j AFTER INSERT OR UPDATE OF version ON chat_members FOR EACH ROW EXECUTE FUNCTION j_version();
+CREATE TRIGGER jt AFTER UPDATE ON messages FOR EACH ROW
+  WHEN (OLD.content <> NEW.content OR OLD.deleted_at IS DISTINCT FROM NEW.deleted_at) EXECUTE FUNCTION j_text();
+CREATE TRIGGER jf AFTER INSERT ON messages FOR EACH ROW WHEN (NEW.forward_sender_id IS NOT NULL) EXECUTE FUNCTION j_forward();
+CREATE TRIGGER jr AFTER INSERT OR DELETE ON message_reactions FOR EACH ROW EXECUTE FUNCTION j_reaction();
 CREATE TRIGGER jm AFTER INSERT OR UPDATE OF version ON chat_members FOR EACH ROW EXECUTE FUNCTION j_member();
 CREATE TRIGGER jc AFTER UPDATE ON chat_members FOR EACH ROW EXECUTE FUNCTION j_cursor();
 `

@@ -96,7 +96,8 @@ function untoldMember(chat: LockedChat, row: MemberRow, member: Member): Untold 
 
 /**
  * A message that changed since it was sent is told as changed, whether or not it was heard of before. Who reacted is not
- * in it, so that it follows on from nothing but the version right before: a client that has less asks `sync`.
+ * in it, and the last change may be the viewer's own reaction: with reactions it follows on from nothing, so that clients
+ * ask `sync`.
  */
 function untoldMessage(message: MessageEvent, changed: boolean): Untold {
   const { chat_id, version, id: message_id, seq } = message
@@ -104,7 +105,7 @@ function untoldMessage(message: MessageEvent, changed: boolean): Untold {
   return {
     version,
     frame: (last) => {
-      const prev = message.reactions.length > 0 ? version - 1 : last
+      const prev = message.reactions.length > 0 ? version : last
       return message.deleted_at === null
         ? frame({ type: 'message_edited', chat_id, version, prev, message })
         : frame({ type: 'message_deleted', chat_id, version, prev, message_id, seq, message })
