@@ -69,6 +69,7 @@ export const serverEvents = {
     unread_count: counter,
     mention_count: counter,
     last_seq: counter.describe('The last message when this was counted'),
+    chat_version: counter.describe('The version of the chat when this was counted: what was deleted up to it is not in it'),
   }),
   me_updated: event('me_updated', 'My profile or settings changed.', { ...own, me: Me }),
   contact_request: event('contact_request', 'Somebody asks to be a contact of mine.', {

@@ -11,7 +11,8 @@ export interface Summary {
   mention_count: number
 }
 
-export type Unread = Pick<Summary, 'unread_count' | 'mention_count'>
+/** `version`: the chat's when this was counted; left out where nothing comes after the cursor. */
+export type Unread = Pick<Summary, 'unread_count' | 'mention_count'> & { version?: number }
 
 /** Where a viewer stands in a chat. */
 export interface Standing {

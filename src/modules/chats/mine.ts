@@ -11,6 +11,7 @@ export interface MyRow extends Standing {
   archived_seq: number | null
   pinned_at: string | null
   muted_until: string | null
+  version: number
 }
 
 /** A new message takes a chat out of the archive, unless it is muted: decided when looking, so that sending costs nothing. */
@@ -35,7 +36,7 @@ export async function myRows(
   pairs: readonly { user_id: string; chat_id: string }[],
 ): Promise<(MyRow & { user_id: string })[]> {
   return q.query<MyRow & { user_id: string }>(sql`
-    SELECT u.user_id, u.chat_id, c.type, k.last_seq, m.read_seq, m.delivered_seq, u.archived_seq, u.pinned_at, u.muted_until, u.cleared_seq
+    SELECT u.user_id, u.chat_id, c.type, k.last_seq, k.version, m.read_seq, m.delivered_seq, u.archived_seq, u.pinned_at, u.muted_until, u.cleared_seq
     FROM unnest(${pairs.map((p) => p.user_id)}::uuid[], ${pairs.map((p) => p.chat_id)}::uuid[]) AS t(user_id, chat_id)
     JOIN user_chats u ON u.user_id = t.user_id AND u.chat_id = t.chat_id AND u.is_member
     JOIN chat_members m ON m.chat_id = t.chat_id AND m.user_id = t.user_id AND m.left_at IS NULL
@@ -57,7 +58,7 @@ export async function tellMine(deps: ChatDeps, moved: readonly Moved[]): Promise
   for (const [userId, standings] of byUser) {
     const summaries = await deps.unread(deps.db, userId, standings)
     for (const row of standings) {
-      const { unread_count, mention_count } = summaries.get(row.chat_id)!
+      const { unread_count, mention_count, version: counted = row.version } = summaries.get(row.chat_id)!
       const my = myResource(row)
       told.set(`${userId} ${row.chat_id}`, { my, unread_count })
       const version = moved.find((m) => m.user_id === userId && m.chat_id === row.chat_id)?.version ?? 0
@@ -74,6 +75,7 @@ export async function tellMine(deps: ChatDeps, moved: readonly Moved[]): Promise
             unread_count,
             mention_count,
             last_seq: row.last_seq,
+            chat_version: counted,
           }),
         },
       ])
@@ -127,14 +129,17 @@ async function changeMine(deps: ChatDeps, userId: string, chatId: string, assign
 }
 
 /**
- * Something of theirs in this chat changed for these members: the next version of each one's clock, taken in the order of
- * their ids, after the chat's lock. To be told by `tellMine` after the commit.
+ * Something of theirs in this chat changed for these people: the next version of the clock of each who is a member, taken in
+ * the order of their ids, after the chat's lock: a clock that moved without a row that says why would be a hole. To be told
+ * by `tellMine` after the commit.
  */
 export async function tickMine(tx: Queryable, chatId: string, userIds: readonly string[]): Promise<Moved[]> {
   if (userIds.length === 0) return []
   return tx.query<Moved>(sql`
     WITH locked AS (
-      SELECT c.user_id FROM user_clock c WHERE c.user_id = ANY(${userIds}::uuid[]) ORDER BY c.user_id FOR NO KEY UPDATE
+      SELECT c.user_id FROM user_clock c WHERE c.user_id IN (
+        SELECT user_id FROM user_chats WHERE user_id = ANY(${userIds}::uuid[]) AND chat_id = ${chatId} AND is_member)
+      ORDER BY c.user_id FOR NO KEY UPDATE
     ), ticked AS (
       UPDATE user_clock c SET version = c.version + 1 FROM locked l WHERE c.user_id = l.user_id RETURNING c.user_id, c.version
     )

@@ -23,6 +23,8 @@ type FoundRow = MessageRow & { n: number; found: number }
  * Messages changed after `since`, in the order of their versions; at most `limit` of each chat, and about `maxBytes` of
  * text in all (but one message at least). Chats that come after that is used up are not in the answer: nothing is known of them.
  *
+ * What the viewer cleared is told where its text changed: newer messages may quote it.
+ *
  * What never changed has the version of its sending. Sends take a seq and a version each, other changes a version alone,
  * so of `version - since` changes as many can be new messages: those are the last ones by seq, and the key of messages
  * serves. What did change is served by messages_changed, which plain sends do not touch.
@@ -45,7 +47,8 @@ export async function changedMessages(
         SELECT * FROM (
           (SELECT * FROM messages WHERE chat_id = t.chat_id AND seq > t.after_seq AND version > t.since AND NOT changed ORDER BY seq LIMIT ${limit + 1})
           UNION ALL
-          (SELECT * FROM messages WHERE chat_id = t.chat_id AND changed AND version > t.since AND seq > t.cleared_seq ORDER BY version LIMIT ${limit + 1})
+          (SELECT * FROM messages WHERE chat_id = t.chat_id AND changed AND version > t.since
+            AND (seq > t.cleared_seq OR edited_at IS NOT NULL OR deleted_at IS NOT NULL) ORDER BY version LIMIT ${limit + 1})
         ) AS either ORDER BY version LIMIT ${limit + 1}
       ) AS m
     ) AS sized WHERE bytes_before < ${maxBytes} ORDER BY n, version`)

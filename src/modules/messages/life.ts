@@ -64,7 +64,7 @@ export async function editMessage(deps: MessageDeps, actorId: string, messageId:
     return tickMine(change.tx, row.chat_id, touched)
   })
   tellMoved(deps, moved)
-  return viewMessage(deps, actorId, messageId)
+  return viewAfter(deps, actorId, known)
 }
 
 /**
@@ -104,6 +104,11 @@ export async function deleteMessage(deps: MessageDeps, actorId: string, messageI
 function tellMoved(deps: MessageDeps, moved: readonly Moved[]): void {
   if (moved.length > 0)
     tellMine(deps.chats, moved).catch((error: unknown) => deps.chats.onError(error, 'mentions could not be told'))
+}
+
+/** What was changed is shown, even to who was removed in the meantime: a refusal would say that nothing was done. */
+export async function viewAfter(deps: MessageDeps, viewerId: string, row: MessageRow): Promise<Message> {
+  return (await messageViews(deps.db, deps.briefs, viewerId, await messagesAt(deps.db, [row])))[0]!
 }
 
 export async function viewMessage(deps: MessageDeps, viewerId: string, messageId: string): Promise<Message> {

@@ -4,7 +4,7 @@ import type { Message } from '../../protocol/resources.ts'
 import { accessChat } from '../chats/index.ts'
 import { changeMessage, checkMayReact } from './access.ts'
 import type { MessageDeps } from './deps.ts'
-import { tellEdited, viewMessage } from './life.ts'
+import { tellEdited, viewAfter } from './life.ts'
 import { columns, type MessageRow, messagesAt } from './rows.ts'
 import { messageViews } from './views.ts'
 
@@ -19,13 +19,13 @@ export async function pinMessage(
   messageId: string,
   pinned: boolean,
 ): Promise<Message> {
-  await changeMessage(deps.chats, actorId, messageId, async (change, row, acl) => {
+  const known = await changeMessage(deps.chats, actorId, messageId, async (change, row, acl) => {
     if (row.chat_id !== chatId) throw new AppError('message_not_found')
     const role = await change.roleOf(actorId)
     if (change.chat.type !== 'dm' && role !== 'owner' && role !== 'admin') throw new AppError('forbidden')
     checkMayReact(acl, actorId)
     if (row.deleted_at !== null) throw new AppError('message_deleted')
-    if ((row.pinned_at !== null) === pinned) return
+    if ((row.pinned_at !== null) === pinned) return row
     if (pinned && (await countPins(change.tx, chatId)) >= maxPins) throw new AppError('too_many_pins')
     const version = change.nextVersion()
     await change.tx.query(sql`
@@ -33,8 +33,9 @@ export async function pinMessage(
       WHERE chat_id = ${chatId} AND seq = ${row.seq}`)
     const [now] = await messagesAt(change.tx, [row])
     await tellEdited(change, now!)
+    return row
   })
-  return viewMessage(deps, actorId, messageId)
+  return viewAfter(deps, actorId, known)
 }
 
 async function countPins(q: Queryable, chatId: string): Promise<number> {

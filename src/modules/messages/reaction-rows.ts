@@ -35,6 +35,24 @@ export async function insertReaction(tx: Queryable, { chat_id, seq }: Place, use
   return rows.length > 0
 }
 
+/**
+ * The same under the chat's lock, where each reaction is told by itself: `created_at` is that of the emoji's first use, and
+ * no two emojis of a message share it, so that their order is that of the events, whoever takes theirs back.
+ */
+export async function insertReactionInTurn(
+  tx: Queryable,
+  { chat_id, seq }: Place,
+  userId: string,
+  emoji: string,
+): Promise<boolean> {
+  const rows = await tx.query(sql`
+    INSERT INTO message_reactions (chat_id, seq, emoji, user_id, created_at)
+    SELECT ${chat_id}::uuid, ${seq}::bigint, ${emoji}, ${userId}::uuid, coalesce(
+      min(created_at) FILTER (WHERE emoji = ${emoji}), greatest(clock_timestamp(), max(created_at) + interval '1 ms'))
+    FROM message_reactions WHERE chat_id = ${chat_id} AND seq = ${seq} ON CONFLICT DO NOTHING RETURNING seq`)
+  return rows.length > 0
+}
+
 /** False when there was none. */
 export async function removeReaction(tx: Queryable, { chat_id, seq }: Place, userId: string, emoji: string): Promise<boolean> {
   const rows = await tx.query(sql`

@@ -1,10 +1,11 @@
-import { sql } from '../../platform/db/db.ts'
+import { type Queryable, sql } from '../../platform/db/db.ts'
 import { AppError } from '../../platform/errors.ts'
 import type { Reaction } from '../../protocol/resources.ts'
 import { accessMessage, changeMessage, checkMayReact } from './access.ts'
 import { reactInChannel } from './channel-reactions.ts'
 import type { MessageDeps } from './deps.ts'
-import { insertReaction, reactionsOf, removeReaction } from './reaction-rows.ts'
+import { insertReactionInTurn, reactionsOf, removeReaction } from './reaction-rows.ts'
+import type { MessageRow } from './rows.ts'
 import { place } from './views.ts'
 
 /** Different emojis that one message can carry. */
@@ -23,26 +24,23 @@ export async function react(
   removed: boolean,
 ): Promise<Reaction[]> {
   const known = await accessMessage(deps.chats, actorId, messageId)
-  if (known.chat.type === 'channel') await reactInChannel(deps.chats, actorId, known, { emoji, removed, maxEmojis })
-  else await reactInChat(deps, actorId, messageId, emoji, removed)
-  const { row } = await accessMessage(deps.chats, actorId, messageId)
-  return (await reactionsOf(deps.db, [row], actorId)).get(place(row.chat_id, row.seq)) ?? []
+  if (known.chat.type !== 'channel') return reactInChat(deps, actorId, messageId, emoji, removed)
+  await reactInChannel(deps.chats, actorId, known, { emoji, removed, maxEmojis })
+  return reactionsFor(deps.db, known.row, actorId)
 }
 
-async function reactInChat(
-  deps: MessageDeps,
-  actorId: string,
-  messageId: string,
-  emoji: string,
-  removed: boolean,
-): Promise<void> {
-  await changeMessage(deps.chats, actorId, messageId, async (change, row, acl) => {
+async function reactionsFor(q: Queryable, row: MessageRow, viewerId: string): Promise<Reaction[]> {
+  return (await reactionsOf(q, [row], viewerId)).get(place(row.chat_id, row.seq)) ?? []
+}
+
+function reactInChat(deps: MessageDeps, actorId: string, messageId: string, emoji: string, removed: boolean): Promise<Reaction[]> {
+  return changeMessage(deps.chats, actorId, messageId, async (change, row, acl) => {
     if (row.deleted_at !== null) throw new AppError('message_deleted')
     checkMayReact(acl, actorId)
     const { tx } = change
-    const changed = removed ? await removeReaction(tx, row, actorId, emoji) : await insertReaction(tx, row, actorId, emoji)
-    if (!changed) return
-    const reactions = (await reactionsOf(tx, [row])).get(place(row.chat_id, row.seq)) ?? []
+    const changed = removed ? await removeReaction(tx, row, actorId, emoji) : await insertReactionInTurn(tx, row, actorId, emoji)
+    const reactions = await reactionsFor(tx, row, actorId)
+    if (!changed) return reactions
     if (!removed && reactions.length > maxEmojis) throw new AppError('too_many_reactions')
     const { chat_id, seq, id } = row
     const version = change.nextVersion()
@@ -60,5 +58,6 @@ async function reactInChat(
       removed,
       count,
     }))
+    return reactions
   })
 }

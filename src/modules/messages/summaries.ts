@@ -21,10 +21,11 @@ export async function unreadCounts(q: Queryable, viewerId: string, standings: re
     behind.length === 0
       ? []
       : await q.query<{ chat_id: string } & Unread>(sql`
-    SELECT t.chat_id, n.unread_count, c.mention_count
+    SELECT t.chat_id, n.unread_count, c.mention_count, k.version
     FROM unnest(${behind.map((s) => s.chat_id)}::uuid[],
       ${behind.map((s) => Math.max(s.read_seq, s.cleared_seq, s.last_seq - maxLookedAt))}::bigint[], ${behind.map((s) => s.last_seq)}::bigint[])
       AS t(chat_id, after, last_seq)
+    JOIN chat_counters k ON k.chat_id = t.chat_id
     CROSS JOIN LATERAL (
       SELECT count(*)::int AS unread_count FROM (
         SELECT 1 FROM messages m
