@@ -56,6 +56,8 @@ export class ChatState {
   toldUnread = 0
   toldMentions = 0
   toldSeq = 0
+  /** The chat's version when that was counted: what was deleted up to it is not in the count. */
+  #toldVersion = 0
   lastSeq = 0
   /** Every message after this one is held; what is older comes in pages of history. */
   readonly heldFrom: number
@@ -103,11 +105,10 @@ export class ChatState {
         this.#changed(event.message)
         return
       case 'message_deleted': {
-        const { message, seq } = event
-        // It was counted by the server, and is not here to be counted any more.
-        const counted = message.sender_id !== this.#myId && !this.#isBlocked(message.sender_id)
-        if (!this.messages.has(seq) && seq > this.#after && seq <= this.toldSeq && counted)
-          this.toldUnread = Math.max(0, this.toldUnread - 1)
+        const { message, seq, version } = event
+        // It is in the count that was told, unless that was taken later.
+        const counts = message.sender_id !== this.#myId && !this.#isBlocked(message.sender_id) && version > this.#toldVersion
+        if (counts && seq > this.#after && seq <= this.toldSeq) this.toldUnread = Math.max(0, this.toldUnread - 1)
         this.#changed(message)
         return
       }
@@ -160,8 +161,8 @@ export class ChatState {
     return true
   }
 
-  /** What is mine alone; the counts as they were when the last message was `lastSeq`. Cursors only grow. */
-  mine(my: My, { unread_count, mention_count }: Pick<Chat, 'unread_count' | 'mention_count'>, lastSeq: number): void {
+  /** What is mine alone; the counts as they were when the chat stood at `last_seq` and `version`. Cursors only grow. */
+  mine(my: My, counts: Pick<Chat, 'unread_count' | 'mention_count' | 'last_seq' | 'version'>): void {
     const { read_seq, delivered_seq, cleared_seq } = this.#my
     this.#my = {
       ...my,
@@ -169,9 +170,10 @@ export class ChatState {
       delivered_seq: Math.max(my.delivered_seq, delivered_seq),
       cleared_seq: Math.max(my.cleared_seq, cleared_seq),
     }
-    this.toldUnread = unread_count
-    this.toldMentions = mention_count
-    this.toldSeq = lastSeq
+    this.toldUnread = counts.unread_count
+    this.toldMentions = counts.mention_count
+    this.toldSeq = counts.last_seq
+    this.#toldVersion = counts.version
     for (const seq of this.messages.keys()) if (seq <= this.#my.cleared_seq) this.messages.delete(seq)
   }
 
@@ -183,12 +185,13 @@ export class ChatState {
   }
 
   #message(message: MessageEvent | Message): void {
-    this.lastSeq = Math.max(this.lastSeq, message.seq)
-    if (message.seq <= this.#my.cleared_seq) return
-    const known = this.messages.get(message.seq)
-    if (known && message.version <= known.version) return
-    this.messages.set(message.seq, { ...message, reactions: withMine(message.reactions, known?.reactions ?? []) })
-    if (known || message.seq <= this.heldFrom) this.#quotes(message)
+    const { seq, version, edited_at, deleted_at } = message
+    this.lastSeq = Math.max(this.lastSeq, seq)
+    const known = this.messages.get(seq)
+    if (seq > this.#my.cleared_seq && (!known || version > known.version))
+      this.messages.set(seq, { ...message, reactions: withMine(message.reactions, known?.reactions ?? []) })
+    // Known or not: a reply may have come later, from an older page.
+    if (edited_at !== null || deleted_at !== null) this.#quotes(this.messages.get(seq) ?? message)
   }
 
   /** Of a message older than what is held nothing is kept but what others quote of it: it comes with its page of history. */

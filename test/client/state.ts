@@ -97,14 +97,14 @@ export class ClientState {
         this.me = event.me
         return
       case 'my_updated':
-        this.chats.get(event.chat_id)?.mine(event.my, event, event.last_seq)
+        this.chats.get(event.chat_id)?.mine(event.my, { ...event, version: event.chat_version })
         return
       case 'chat_removed':
         this.chats.delete(event.chat_id)
         return
       case 'chat_added': {
         const { chat } = event
-        this.chats.get(chat.id)?.mine(chat.my, chat, chat.last_seq)
+        this.chats.get(chat.id)?.mine(chat.my, chat)
         return
       }
       case 'contact_request':
@@ -171,7 +171,7 @@ export class ClientState {
       this.chats.set(chat.id, state)
     }
     const again = state.entry(entry, isNew ? 0 : since!)
-    if (isNew || !isOld) state.mine(chat.my, chat, chat.last_seq)
+    if (isNew || !isOld) state.mine(chat.my, chat)
     return again
   }
 
