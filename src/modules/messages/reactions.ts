@@ -33,7 +33,13 @@ async function reactionsFor(q: Queryable, row: MessageRow, viewerId: string): Pr
   return (await reactionsOf(q, [row], viewerId)).get(place(row.chat_id, row.seq)) ?? []
 }
 
-function reactInChat(deps: MessageDeps, actorId: string, messageId: string, emoji: string, removed: boolean): Promise<Reaction[]> {
+function reactInChat(
+  deps: MessageDeps,
+  actorId: string,
+  messageId: string,
+  emoji: string,
+  removed: boolean,
+): Promise<Reaction[]> {
   return changeMessage(deps.chats, actorId, messageId, async (change, row, acl) => {
     if (row.deleted_at !== null) throw new AppError('message_deleted')
     checkMayReact(acl, actorId)

@@ -53,7 +53,7 @@ export function chatChanges(deps: StreamDeps, chatId: string, since: number): Pr
       const until = found.cut ? found.rows.at(-1)!.version : chat.version
       const untold: Untold[] = []
       for (const [n, message] of (await messageEvents(tx, deps.chats.briefs, found.rows)).entries())
-        untold.push(untoldMessage(message, found.rows[n]!.changed))
+        untold.push(untoldMessage(chat, message, found.rows[n]!.changed))
       const members = await changedMembers(tx, [{ chat_id: chatId, since, until }])
       const views = await memberViews(deps.chats, members)
       for (const [n, member] of members.entries()) untold.push(untoldMember(chat, member, views[n]!))
@@ -97,15 +97,15 @@ function untoldMember(chat: LockedChat, row: MemberRow, member: Member): Untold 
 /**
  * A message that changed since it was sent is told as changed, whether or not it was heard of before. Who reacted is not
  * in it, and the last change may be the viewer's own reaction: with reactions it follows on from nothing, so that clients
- * ask `sync`.
+ * ask `sync`. In channels reactors hear of their own reactions by themselves, and ten thousand do not ask at once.
  */
-function untoldMessage(message: MessageEvent, changed: boolean): Untold {
+function untoldMessage({ type }: LockedChat, message: MessageEvent, changed: boolean): Untold {
   const { chat_id, version, id: message_id, seq } = message
   if (!changed) return { version, frame: (prev) => newMessage(message, prev).frame }
   return {
     version,
     frame: (last) => {
-      const prev = message.reactions.length > 0 ? version : last
+      const prev = message.reactions.length > 0 && type !== 'channel' ? version : last
       return message.deleted_at === null
         ? frame({ type: 'message_edited', chat_id, version, prev, message })
         : frame({ type: 'message_deleted', chat_id, version, prev, message_id, seq, message })
