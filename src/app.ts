@@ -21,6 +21,7 @@ import {
   createAclCache,
   createCursors,
   findDm,
+  isSilent,
   lastSeq,
   leaveEverything,
   lockCounters,
@@ -161,6 +162,7 @@ export async function createServer(context: Context): Promise<Server> {
     store: presence,
     hears: (userId, chatId) => hub.hears(userId, chatId),
     isChannel: async (chatId) => (await acl.get(db, chatId))?.type === 'channel',
+    isSilent: (chatId) => isSilent(db, acl, chatId),
   })
 
   // --- chats, messages, sync ---
@@ -193,7 +195,7 @@ export async function createServer(context: Context): Promise<Server> {
       if (dm !== undefined) await bumpAcl(tx, dm)
       const moved = await tickMineIn(tx, userId, await chatsUnreadFrom(tx, userId, otherId))
       return () => {
-        if (dm !== undefined) acl.forget(dm)
+        if (dm !== undefined) control.announce({ acl_changed: dm })
         tellMine(chats, moved).catch((error: unknown) => onError(error, 'unread counts could not be told'))
       }
     },
@@ -304,7 +306,10 @@ export async function createServer(context: Context): Promise<Server> {
   await healthRoutes(app, { db, redis, metrics, metricsToken: config.metricsToken, version, startedAt: Date.now() })
 
   // --- news between instances ---
-  control.on(({ sessions_ended = [] }) => gateway.endSessions(sessions_ended))
+  control.on(({ sessions_ended = [], acl_changed }) => {
+    gateway.endSessions(sessions_ended)
+    if (acl_changed !== undefined) acl.forget(acl_changed)
+  })
   bus.onMessage((channel, payload) => {
     if (channel === controlChannel) control.deliver(payload)
     else hub.receive(channel, payload)

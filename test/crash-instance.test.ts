@@ -71,3 +71,40 @@ test('what an instance committed and could not tell any more is heard at the oth
   console.log(`an instance killed three times: ${log.length} messages sent, ${history.length} found`)
   listener.end()
 }, 90_000)
+
+test('who was connected to an instance that dies has gone, for their contacts elsewhere; those with a device elsewhere have not', async () => {
+  const [survivor, victim] = [await instance(), await instance()]
+  const [anna, ben, carl] = await Promise.all([account(survivor.url), account(survivor.url), account(survivor.url)])
+  for (const other of [ben, carl]) {
+    const { body } = await rest<{ id: string }>(survivor.url, 'POST', '/contacts/requests', {
+      token: other.token,
+      body: { user_id: anna.user_id },
+    })
+    const accepted = await rest(survivor.url, 'POST', `/contacts/requests/${body.id}/accept`, { token: anna.token, body: {} })
+    expect(accepted.status).toBe(200)
+  }
+  const listener = new Wire(survivor.url, `/ws?token=${anna.token}`)
+  await listener.type('user_chats')
+  const states = (who: { user_id: string }) =>
+    listener.frames.filter((frame) => frame.type === 'online_status' && frame.user_id === who.user_id).map((f) => f.is_online)
+  const devices = [
+    new Wire(victim.url, `/ws?token=${ben.token}`),
+    new Wire(victim.url, `/ws?token=${carl.token}`),
+    new Wire(survivor.url, `/ws?token=${carl.token}`),
+  ]
+  await Promise.all(devices.map((device) => device.type('user_chats')))
+  await until(() => states(ben).at(-1) === true && states(carl).at(-1) === true, 'both have come')
+  victim.kill()
+  await victim.exited
+  await until(() => states(ben).at(-1) === false, 'the one who was there alone has gone')
+  expect(states(carl)).not.toContain(false)
+  const { body } = await rest<{ contacts: { id: string; is_online: boolean }[] }>(survivor.url, 'GET', '/contacts', {
+    token: anna.token,
+  })
+  expect(body.contacts.map(({ id, is_online }) => [id, is_online])).toEqual([
+    [carl.user_id, true],
+    [ben.user_id, false],
+  ])
+  listener.end()
+  devices[2]!.end()
+}, 60_000)

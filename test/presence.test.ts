@@ -1,5 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { afterAll, beforeAll, expect, test, vi } from 'vitest'
+import { RequestAnswer } from '../src/modules/contacts/schema.ts'
 import { sql } from '../src/platform/db/db.ts'
 import { Done } from '../src/platform/http/answers.ts'
 import { Chat, ChatWithMembers, Me, UserPublic } from '../src/protocol/resources.ts'
@@ -128,12 +129,126 @@ test('away is a kind of being there; last_seen is told to nobody who may not kno
   expect((await profile(watcher, who)).last_seen).not.toBeNull()
 })
 
+const befriend = async (a: Account, b: Account) => {
+  const { id } = await ok(post(a, '/contacts/requests', { user_id: b.id }), RequestAnswer, 201)
+  await ok(post(b, `/contacts/requests/${id}/accept`), UserPublic)
+}
+const block = (as: Account, whom: Account) => ok(servers.call('PUT', `/blocks/${whom.id}`, { as }), Done)
+
+test('contacts are told, without any chat; and new ones learn how they stand at once', async () => {
+  const [x, y] = await people(2)
+  const [mine, theirs] = await Promise.all([connect(servers, x, { at: 0 }), connect(servers, y, { at: 1 })])
+  await quiet()
+  expect([told(mine, y), told(theirs, x)]).toEqual([[], []])
+  const start = Date.now()
+  await befriend(x, y)
+  await Promise.all([hears(mine, y, true), hears(theirs, x, true)])
+  expect(Date.now() - start).toBeLessThan(2_000)
+  theirs.close()
+  await hears(mine, y, false)
+  await theirs.connect()
+  await hears(mine, y, true)
+  expect((await connect(servers, x)).state.relations.get(y.id)?.user.is_online).toBe(true)
+})
+
+test('when somebody was here last is told to those who may know, and to nobody else, also when that changes', async () => {
+  const [who, contact, member] = await people(3)
+  await befriend(who, contact)
+  await servers.group(who, [contact, member])
+  await setMe(who, { privacy: { last_seen: 'contacts' } })
+  const [c, m] = await Promise.all([connect(servers, contact, { at: 1 }), connect(servers, member, { at: 2 })])
+  const device = await connect(servers, who)
+  for (const client of [c, m]) await hears(client, who, true)
+  device.close()
+  for (const client of [c, m]) await hears(client, who, false)
+  const last = (client: Client) => told(client, who).at(-1)!.last_seen
+  expect([last(c), last(m)]).toEqual([expect.any(String), null])
+  const changes = [
+    ['nobody', false, false],
+    ['everyone', true, true],
+    ['contacts', true, false],
+  ] as const
+  for (const [last_seen, knows, stranger] of changes) {
+    await setMe(who, { privacy: { last_seen } })
+    await vi.waitFor(() => expect([last(c) !== null, last(m) !== null]).toEqual([knows, stranger]), 2_000)
+    expect((await profile(contact, who)).last_seen !== null).toBe(knows)
+    expect((await profile(member, who)).last_seen !== null).toBe(stranger)
+  }
+})
+
+test('a block ends it both ways, within two seconds, however often they come and go; unblocking begins it again', async () => {
+  const [me, them] = await people(2)
+  await befriend(me, them)
+  await servers.group(me, [them])
+  const dm = await servers.dm(me, them)
+  const [mine, theirs] = await Promise.all([connect(servers, me, { at: 0 }), connect(servers, them, { at: 1 })])
+  await Promise.all([hears(mine, them, true), hears(theirs, me, true)])
+  // A status that changes at the same moment is on its way when the block comes.
+  await Promise.all([setMe(me, { status: 'away' }), block(me, them), setMe(them, { status: 'away' })])
+  await sleep(2_000)
+  expect([states(mine, them).at(-1), states(theirs, me).at(-1), told(theirs, me).at(-1)!.last_seen]).toEqual([false, false, null])
+  mine.events.length = 0
+  theirs.events.length = 0
+  // Nothing of all this shows: coming, going, changing, typing, looking.
+  for (const [client, as] of [
+    [mine, me],
+    [theirs, them],
+  ] as const) {
+    await setMe(as, { status: 'online' })
+    await client.ask({ type: 'typing', chat_id: dm })
+    expect((await client.ask({ type: 'join_chat', chat_id: dm })).user_ids).toEqual([as.id])
+    client.close()
+    await quiet()
+    await client.connect()
+  }
+  await quiet()
+  for (const client of [mine, theirs])
+    expect(
+      client.events.filter(
+        (e) => e.type === 'online_status' || ('is_typing' in e && e.is_typing) || ('is_joined' in e && e.is_joined),
+      ),
+    ).toEqual([])
+  const start = Date.now()
+  await ok(servers.call('DELETE', `/blocks/${them.id}`, { as: me, at: 1 }), Done)
+  await Promise.all([hears(mine, them, true), hears(theirs, me, true)])
+  expect(Date.now() - start).toBeLessThan(2_000)
+  await theirs.ask({ type: 'typing', chat_id: dm })
+  await mine.waitFor('typing', (e) => e.is_typing)
+})
+
+test('who is invisible stays so to whom they unblock; who was shown as offline is not told of a block', async () => {
+  const [me, them] = await people(2)
+  await befriend(me, them)
+  await setMe(me, { status: 'invisible' })
+  const [, theirs] = await Promise.all([connect(servers, me, { at: 0 }), connect(servers, them, { at: 1 })])
+  await quiet()
+  theirs.events.length = 0
+  await block(me, them)
+  await quiet()
+  expect(states(theirs, me)).toEqual([])
+  await ok(servers.call('DELETE', `/blocks/${them.id}`, { as: me }), Done)
+  await quiet()
+  expect(states(theirs, me)).not.toContain(true)
+})
+
+test('an account that is deleted goes, like everybody, and was seen by nobody', async () => {
+  const [who, peer] = await people(2)
+  await servers.dm(who, peer)
+  const p = await connect(servers, peer, { at: 1 })
+  await connect(servers, who)
+  await hears(p, who, true)
+  await ok(servers.call('DELETE', '/users/me', { as: who, body: { password: 'Secret123' } }), Done)
+  await hears(p, who, false)
+  expect([told(p, who).at(-1)!.last_seen, (await profile(peer, who)).last_seen]).toEqual([null, null])
+})
+
 test('a group of more than fifty is not told', async () => {
   const [who, member, peer] = await people(3)
   const id = await servers.group(who, [member, peer])
   await servers.dm(who, peer)
   await servers.instances[0]!.context.db.query(sql`
-    WITH added AS (INSERT INTO chat_members (chat_id, user_id, role, version) SELECT ${id}, gen_random_uuid(), 'member', 100 + n FROM generate_series(1, 48) n)
+    WITH many AS (INSERT INTO users (id, display_name) SELECT gen_random_uuid(), 'many' FROM generate_series(1, 48) RETURNING id),
+      added AS (INSERT INTO chat_members (chat_id, user_id, role, version) SELECT ${id}, id, 'member', 100 + row_number() OVER () FROM many)
     UPDATE chat_counters SET member_count = 51, version = 200 WHERE chat_id = ${id}`)
   const [m, p] = await Promise.all([connect(servers, member, { at: 1 }), connect(servers, peer, { at: 1 })])
   const device = await connect(servers, who)

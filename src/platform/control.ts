@@ -6,6 +6,8 @@ export interface ControlNews {
   sessions_ended?: string[]
   /** Something shown of this user, or what they may do, has changed: forget what is cached of them. */
   user_changed?: string
+  /** Who may write in this chat has changed, and nothing in the chat tells so: forget what is remembered of it. */
+  acl_changed?: string
 }
 
 export interface Control {

@@ -98,6 +98,15 @@ async function loadAcl(q: Queryable, chatId: string): Promise<Acl | undefined> {
   }
 }
 
+/** Whether one of the two in a direct chat blocks the other, by a list that may be old. Where nobody can say, it counts as so. */
+export async function isSilent(q: Queryable, cache: AclCache, chatId: string): Promise<boolean> {
+  try {
+    return ((await cache.get(q, chatId))?.blockers.size ?? 0) > 0
+  } catch {
+    return true
+  }
+}
+
 /** Holds the lock of the chat's counters, which comes before every other, until the transaction ends. */
 export async function lockCounters(tx: Queryable, chatId: string): Promise<void> {
   await tx.query(sql`SELECT 1 AS locked FROM chat_counters WHERE chat_id = ${chatId} FOR NO KEY UPDATE`)

@@ -1,4 +1,4 @@
-export { type Acl, type AclCache, bumpAcl, bumpAclOf, createAclCache, lockCounters } from './acl.ts'
+export { type Acl, type AclCache, bumpAcl, bumpAclOf, createAclCache, isSilent, lockCounters } from './acl.ts'
 export { type Change, changeChat, type LockedChat } from './change.ts'
 export { channelRoutes } from './channel-routes.ts'
 export { viewsAt } from './channel-views.ts'

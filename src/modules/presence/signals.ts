@@ -20,6 +20,8 @@ export interface SignalDeps {
   store: PresenceStore
   /** Whether this user's connections here hear the chat: they are a member of it. */
   hears: (userId: string, chatId: string) => boolean
+  /** Whether nothing is told in this chat: a direct one, of two of whom one blocks the other. */
+  isSilent: (chatId: string) => Promise<boolean>
   db: Queryable
   /** Of a channel nobody is told who reads or writes in it. */
   isChannel: (chatId: string) => Promise<boolean>
@@ -45,7 +47,7 @@ export interface Signals {
   close(): void
 }
 
-export function createSignals({ db, news, store, hears, isChannel }: SignalDeps): Signals {
+export function createSignals({ db, news, store, hears, isChannel, isSilent }: SignalDeps): Signals {
   const typists = new Map<string, Typing>()
   /** Connections of this instance with the chat open, by chat and user. */
   const screens = new Map<string, Set<Caller>>()
@@ -58,12 +60,14 @@ export function createSignals({ db, news, store, hears, isChannel }: SignalDeps)
     return user_id
   }
 
+  /** That something begins is not told where all is silent; that it ended is, so that nothing begun before stays for ever. */
+  async function tellOthers(chatId: string, userId: string, begins: boolean, frame: string): Promise<void> {
+    if (!begins || !(await isSilent(chatId))) news.pass(`chat:${chatId}`, { frame, not: userId })
+  }
+
   function tellTyping(chatId: string, user_id: string, is_typing: boolean): void {
     const timestamp = Math.floor(Date.now() / 1_000)
-    news.pass(`chat:${chatId}`, {
-      frame: frame({ type: 'typing', chat_id: chatId, user_id, is_typing, timestamp }),
-      not: user_id,
-    })
+    void tellOthers(chatId, user_id, is_typing, frame({ type: 'typing', chat_id: chatId, user_id, is_typing, timestamp }))
   }
 
   function endTyping(chatId: string, userId: string): void {
@@ -91,7 +95,7 @@ export function createSignals({ db, news, store, hears, isChannel }: SignalDeps)
   }
 
   function tellScreen(chatId: string, user_id: string, is_joined: boolean): void {
-    news.pass(`chat:${chatId}`, { frame: frame({ type: 'chat_presence', chat_id: chatId, user_id, is_joined }), not: user_id })
+    void tellOthers(chatId, user_id, is_joined, frame({ type: 'chat_presence', chat_id: chatId, user_id, is_joined }))
   }
 
   async function drop(caller: Caller, chatId: string): Promise<void> {
@@ -133,7 +137,7 @@ export function createSignals({ db, news, store, hears, isChannel }: SignalDeps)
           tellScreen(chatId, userId, true)
         }
       }
-      return store.openUsers(chatId)
+      return (await isSilent(chatId)) ? [userId] : store.openUsers(chatId)
     },
     async leave(caller, chatId) {
       if (caller.openChats.delete(chatId)) await drop(caller, chatId)

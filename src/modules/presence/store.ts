@@ -46,16 +46,16 @@ export interface Shown {
   privacy_last_seen: 'everyone' | 'contacts' | 'nobody'
 }
 
-/** How these stand, before it is decided who may know. */
+/** How these stand, before it is decided who may know. Deleted accounts too: they go like others. */
 export async function shown(q: Queryable, userIds: readonly string[]): Promise<Shown[]> {
   return q.query<Shown>(sql`
-    SELECT id, status, last_seen, privacy_last_seen FROM users WHERE id = ANY(${userIds}::uuid[]) AND deleted_at IS NULL`)
+    SELECT id, status, last_seen, privacy_last_seen FROM users WHERE id = ANY(${userIds}::uuid[])`)
 }
 
 /** They were here until now. Invisible ones leave no trace. */
 export async function seen(q: Queryable, userIds: readonly string[]): Promise<void> {
   await q.query(sql`
-    WITH due AS (SELECT id FROM users WHERE id = ANY(${userIds}::uuid[]) AND status <> 'invisible' ORDER BY id FOR NO KEY UPDATE)
+    WITH due AS (SELECT id FROM users WHERE id = ANY(${userIds}::uuid[]) AND status <> 'invisible' AND deleted_at IS NULL ORDER BY id FOR NO KEY UPDATE)
     UPDATE users SET last_seen = now() FROM due WHERE users.id = due.id`)
 }
 
