@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { afterAll, beforeAll, expect, test, vi } from 'vitest'
-import { sql } from '../src/platform/db/db.ts'
+import { type Sql, sql } from '../src/platform/db/db.ts'
 import { Done } from '../src/platform/http/answers.ts'
 import type { Client } from './client/client.ts'
 import { checkChat, connect, ok, rest } from './support/check.ts'
@@ -196,6 +196,55 @@ test('a block against a direct chat that is being made: there is none, or nothin
   }
   expect(new Set(made).size).toBe(2)
 }, 60_000)
+
+/** The next transaction of the instance that comes to a statement with this text waits there until it is let go. */
+function holdAt(instance: number, text: string): { arrived: Promise<void>; letGo: () => void } {
+  const { db } = servers.instances[instance]!.context
+  const { transaction } = db
+  const { promise: arrived, resolve: arrive } = Promise.withResolvers<void>()
+  const { promise: free, resolve: letGo } = Promise.withResolvers<void>()
+  db.transaction = (work) =>
+    transaction((tx) => {
+      const query = async <Row extends object>(statement: Sql): Promise<Row[]> => {
+        if (statement.text.includes(text) && db.transaction !== transaction) {
+          db.transaction = transaction
+          arrive()
+          await free
+        }
+        return tx.query<Row>(statement)
+      }
+      return work({ query })
+    })
+  return { arrived, letGo }
+}
+
+test('a direct chat that comes to be between a block’s look and its locks is found', async () => {
+  const [me, them] = await people(2)
+  const { arrived, letGo } = holdAt(0, 'FROM user_clock WHERE user_id = ANY')
+  const blocking = block(me, them, 0)
+  await arrived
+  const { body: chat } = await servers.call<{ id: string }>('GET', `/chats/dm/${me.id}`, { as: them, at: 1 })
+  // Its list of members is remembered from here on, without a block.
+  expect((await post(them, '/messages', { chat_id: chat.id, content: 'before' }, 1)).status).toBe(201)
+  letGo()
+  await blocking
+  for (const at of [1, 0]) {
+    const { status, body } = await post(them, '/messages', { chat_id: chat.id, content: 'after' }, at)
+    expect([status, body.code]).toEqual([403, 'not_allowed'])
+  }
+})
+
+test('a block that comes between a look at who may begin a direct chat and its making is seen', async () => {
+  const [me, them] = await people(2)
+  const { arrived, letGo } = holdAt(0, 'INSERT INTO dm_pairs')
+  const opening = servers.call('GET', `/chats/dm/${me.id}`, { as: them, at: 0 })
+  await arrived
+  await block(me, them, 1)
+  letGo()
+  const { status, body } = await opening
+  expect([status, body.code]).toEqual([403, 'not_allowed'])
+  expect(await db().query(sql`SELECT 1 AS found FROM dm_pairs WHERE ${me.id} IN (user_a::text, user_b::text)`)).toEqual([])
+})
 
 test('unread while all at once is written, read, blocked and unblocked: every device ends with the one count', async () => {
   const [me, them, other] = await people(3)
