@@ -246,6 +246,21 @@ test('a block that comes between a look at who may begin a direct chat and its m
   expect(await db().query(sql`SELECT 1 AS found FROM dm_pairs WHERE ${me.id} IN (user_a::text, user_b::text)`)).toEqual([])
 })
 
+test('a request that is being made to an account that is being deleted leaves nothing', async () => {
+  const [x, y] = await people(2)
+  const { arrived, letGo } = holdAt(0, 'INSERT INTO relations')
+  const asking = ask(x, y, 0)
+  await arrived
+  const deleting = servers.call('DELETE', '/users/me', { as: y, body: { password: 'Secret123' }, at: 1 })
+  await vi.waitFor(async () => {
+    const rows = await db().query(sql`SELECT id FROM users WHERE id = ${y.id} AND deleted_at IS NOT NULL`)
+    expect(rows).toHaveLength(1)
+  }, 5_000)
+  letGo()
+  expect([(await asking).status, (await deleting).status]).toEqual([201, 200])
+  expect(await standing(x, y)).toBe('none none')
+})
+
 test('unread while all at once is written, read, blocked and unblocked: every device ends with the one count', async () => {
   const [me, them, other] = await people(3)
   const chats = [await servers.group(other, [me, them]), await servers.group(them, [me, other]), await servers.dm(me, them)]
