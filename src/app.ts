@@ -49,7 +49,8 @@ import {
   tellWritten,
   unreadCounts,
 } from './modules/messages/index.ts'
-import { createOnline, createSignals, presenceRoutes } from './modules/presence/index.ts'
+import { createOnline, createOnline, createSignals, createSignals, presenceRoutes } from './modules/presence/index.ts'
+import { changeWords, createIndexer, type Indexer, type SearchDeps, searchRoutes } from './modules/search/index.ts'
 import { chatAdded, chatChanges, type SyncDeps, sync, syncRoutes, userChanges } from './modules/sync/index.ts'
 import {
   briefs,
@@ -79,6 +80,7 @@ import { Hub, peopleChannel } from './realtime/hub.ts'
 export interface Server {
   app: App
   hub: Hub
+  indexer: Indexer
   /** Stops accepting, tells clients, finishes what was begun. */
   close(): Promise<void>
 }
@@ -202,12 +204,15 @@ export async function createServer(context: Context): Promise<Server> {
     sightChanged: (userId, otherId) => online.sightChanged(userId, otherId),
   }
   const cursors = createCursors(chats)
+  const indexer = createIndexer({ db, indexed: (count) => metrics.indexed.inc(count), onError })
+  metrics.watchIndexer(indexer)
   const writer = createWriter({
     db,
     acl,
     check: checkMayWrite,
     told: (rows) => {
       metrics.messages.inc(rows.length)
+      indexer.note(rows)
       return tellWritten({ db, news: hub, briefs: chats.briefs, onError }, rows)
     },
     onError,
@@ -223,9 +228,10 @@ export async function createServer(context: Context): Promise<Server> {
     messageRule: config.limits.message,
     briefs: chats.briefs,
     usersByName: (names) => usersByName(db, names),
-    onTextChanged: async () => {},
+    onTextChanged: changeWords,
   }
   const reactionTeller = createReactionTeller(chats)
+  const search: SearchDeps = { db, chats, users, briefs: chats.briefs }
   const streams: SyncDeps = { chats, me, limiter }
 
   /** WebSocket commands; REST has the same services behind it. */
@@ -297,6 +303,7 @@ export async function createServer(context: Context): Promise<Server> {
       syncRoutes(api, streams)
       presenceRoutes(api, signals)
       adminRoutes(api, admin, config.publicUrl)
+      searchRoutes(api, search)
     },
     { prefix: '/api/v1' },
   )
@@ -333,6 +340,7 @@ export async function createServer(context: Context): Promise<Server> {
   presence.onInstanceGone(() => void hub.sweep(true))
   await bus.subscribe([controlChannel, peopleChannel])
   hub.start()
+  indexer.start()
   const sweep = () =>
     Promise.all([sweepSessions(db), sweepDeleted(users), sweepDeletedChannels(chats)]).catch((error: unknown) =>
       onError(error, 'what is old could not be swept'),
@@ -343,6 +351,7 @@ export async function createServer(context: Context): Promise<Server> {
   return {
     app,
     hub,
+    indexer,
     async close() {
       clearInterval(sweeper)
       await gateway.stop()
@@ -353,6 +362,7 @@ export async function createServer(context: Context): Promise<Server> {
       await writer.close()
       await cursors.close()
       await reactionTeller.close()
+      await indexer.close()
       signals.close()
       await online.close()
       await authenticator.close()

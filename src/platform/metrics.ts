@@ -46,6 +46,7 @@ export function createMetrics() {
       registers,
     }),
     messages: new Counter({ name: 'parley_messages_total', help: 'Messages committed', registers }),
+    indexed: new Counter({ name: 'parley_search_indexed_total', help: 'Messages indexed for search', registers }),
     delivery: new Histogram({
       name: 'parley_delivery_seconds',
       help: 'Time from the commit of a message to its hand-over to the sockets of this instance',
@@ -76,6 +77,17 @@ export function createMetrics() {
         registers,
         collect() {
           gauge.set(writer.queued)
+        },
+      })
+    },
+    /** Reads how far the search index is behind at every scrape. */
+    watchIndexer(indexer: { readonly behind: number }) {
+      const gauge: Gauge = new Gauge({
+        name: 'parley_search_behind_seconds',
+        help: 'Since when the oldest message waits that is not indexed for search yet',
+        registers,
+        collect() {
+          gauge.set(indexer.behind)
         },
       })
     },

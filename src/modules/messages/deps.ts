@@ -18,5 +18,5 @@ export interface MessageDeps {
   /** Ids by lower-case username; who does not exist is left out. */
   usersByName(names: readonly string[]): Promise<Map<string, string>>
   /** Hook: the text of a message was edited, or is gone; in the same transaction. */
-  onTextChanged(tx: Queryable, message: Pick<MessageRow, 'chat_id' | 'seq' | 'content'>): Promise<void>
+  onTextChanged(tx: Queryable, message: Pick<MessageRow, 'chat_id' | 'seq' | 'sender_id' | 'content'>): Promise<void>
 }

@@ -11,6 +11,7 @@ export {
   existingUsers,
   meOf,
   publicUsers,
+  searchUsers,
   sweepDeleted,
   usersByName,
 } from './service.ts'
