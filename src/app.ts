@@ -49,7 +49,7 @@ import {
   tellWritten,
   unreadCounts,
 } from './modules/messages/index.ts'
-import { createOnline, createOnline, createSignals, createSignals, presenceRoutes } from './modules/presence/index.ts'
+import { createOnline, createSignals, presenceRoutes } from './modules/presence/index.ts'
 import { changeWords, createIndexer, type Indexer, type SearchDeps, searchRoutes } from './modules/search/index.ts'
 import { chatAdded, chatChanges, type SyncDeps, sync, syncRoutes, userChanges } from './modules/sync/index.ts'
 import {

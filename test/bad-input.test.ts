@@ -97,9 +97,11 @@ const standing = async () => {
   return [body.version, body.last_seq, body.name, chats.body.count]
 }
 
-describe('contacts, chats, messages, sync', () => {
+describe('contacts, chats, messages, sync, search', () => {
   const mine = () =>
-    operations.filter((operation) => operation.tags.some((tag) => ['contacts', 'chats', 'messages', 'sync'].includes(tag)))
+    operations.filter((operation) =>
+      operation.tags.some((tag) => ['contacts', 'chats', 'messages', 'sync', 'search'].includes(tag)),
+    )
 
   test('bad input is 400, in the one form of an error, and changes nothing', async () => {
     const before = await standing()

@@ -269,6 +269,12 @@ test('every route answers as it says', async () => {
   await call('DELETE /channels/{id}/subscribe', `/channels/${news.id}/subscribe`, anna)
   await call('PATCH /chats/{id}', `/chats/${news.id}`, anna, { slug: null, is_public: false })
 
+  // --- search
+  await call('GET /search/messages', `/search/messages?q=reply&chat_id=${group.id}&before=2100-01-01`, carl)
+  await call('GET /search/messages', `/search/messages?q=reply&chat_id=${dm.id}`, ben)
+  await call('GET /search/messages', '/search/messages?q=', anna)
+  await call('GET /search', '/search?q=another', anna)
+
   // --- ends
   await call('POST /chats/{id}/transfer', `${chat}/transfer`, anna, { user_id: ben.id })
   await call('POST /chats/{id}/leave', `${chat}/leave`, carl)
@@ -281,7 +287,9 @@ test('every route answers as it says', async () => {
   await call('POST /sync', '/sync', anna, {})
 
   const promised = operations
-    .filter(({ tags }) => ['auth', 'users', 'admin', 'contacts', 'chats', 'channels', 'messages', 'sync'].includes(tags[0]!))
+    .filter(({ tags }) =>
+      ['auth', 'users', 'admin', 'contacts', 'chats', 'channels', 'messages', 'sync', 'search'].includes(tags[0]!),
+    )
     .flatMap(({ name, statuses }) => statuses.filter((status) => status < 300).map((status) => `${name} ${status}`))
   expect(promised.filter((answer) => !seen.has(answer))).toEqual([])
   expect(seen.size).toBeGreaterThan(promised.length)

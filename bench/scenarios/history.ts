@@ -1,10 +1,11 @@
+import { setTimeout as sleep } from 'node:timers/promises'
 import { fill, longest, totals } from '../fill.ts'
 import { type Account, register } from '../people.ts'
 import { plansSettings, watchPlans } from '../plans.ts'
 import { meter } from '../proc.ts'
-import type { Row } from '../report.ts'
+import { megabytes, type Row, show } from '../report.ts'
 import type { Scenario } from '../scenario.ts'
-import { openStack } from '../stack.ts'
+import { openStack, type Stack } from '../stack.ts'
 import { shareCells } from '../steps.ts'
 import { newHistogram, percentiles, record } from '../tally.ts'
 
@@ -25,6 +26,24 @@ interface Answer {
   messages?: unknown[]
   results?: unknown[]
 }
+
+/** By the words that are asked for; each of them picks one of several, so that no answer is always at hand. */
+const search = (name: string, ...queries: string[]): Look => ({
+  name: `search: ${name}`,
+  request: () => ({ method: 'GET', path: `/search/messages?q=${encodeURIComponent(pick(queries))}` }),
+  check: ({ results }) => (results?.length ?? 0) > 0,
+})
+
+// A word of the text is in every eighth message; numbers are each in one message of a chat.
+const searches = [
+  search('a rare word', '99999', '77777', '54321', '12345'),
+  search('a common word', 'water', 'teacher', 'moment', 'history'),
+  search('a prefix', 'te', 'mo', 'his', 'mom'),
+  search('two words', 'water school', 'night story', 'teacher war', 'moment law'),
+  search('a rare and a common word', '417 water', '333 night', '99 school'),
+  search('a part of a word', 'omen', 'eache', 'istory'),
+  search('a part of a rare word', '0417', '0999', '0123'),
+]
 
 const pick = <T>(items: readonly T[]): T => items[Math.floor(Math.random() * items.length)]!
 
@@ -73,17 +92,9 @@ export const history: Scenario = {
         check: ({ chats }) => chats?.length === changed.length,
       },
     ]
-    const search = '/search/messages?q='
-    if ((await call(url, me, { method: 'GET', path: `${search}water` })).status === 200)
-      looks.push({
-        name: 'search, two words',
-        request: () => ({
-          method: 'GET',
-          path: `${search}${encodeURIComponent(pick(['water school', 'night story', 'teacher war', 'moment law']))}`,
-        }),
-        check: ({ results }) => (results?.length ?? 0) > 0,
-      })
-    else report.note('There is no search yet.')
+    const indexing = await waitForIndex(stack)
+    report.note(indexing)
+    looks.push(...searches)
     const length = seconds ?? (short ? 4 : 15)
     const rows: Row[] = []
     for (const look of looks) {
@@ -126,6 +137,23 @@ export const history: Scenario = {
     for (const plan of plans.bad) report.note(`\n\`\`\`\n${plan}\n\`\`\``)
     await stack.close()
   },
+}
+
+/** Until the server has indexed all that is there; resolves with what that took. */
+async function waitForIndex(stack: Stack): Promise<string> {
+  const began = performance.now()
+  const behind = () =>
+    stack.query<{ left: number }>(
+      'SELECT coalesce(sum(k.last_seq - coalesce(p.indexed_seq, 0)), 0)::float8 AS left FROM chat_counters k LEFT JOIN search_positions p ON p.chat_id = k.chat_id',
+    )
+  while ((await behind())[0]!.left > 0) await sleep(1_000)
+  const seconds = Math.round((performance.now() - began) / 1_000)
+  await stack.query('VACUUM ANALYZE search_words')
+  const [size] = await stack.query<{ words: number; rows: number; indexes: number }>(
+    `SELECT pg_relation_size('search_words')::float8 AS words, pg_indexes_size('search_words')::float8 AS indexes, (SELECT count(*)::float8 FROM search_words) AS rows`,
+  )
+  const { words, indexes, rows } = size!
+  return `Indexed for search in ${seconds} s, at the pace that leaves room for others: ${show(rows)} rows, ${megabytes(words)} and ${megabytes(indexes)} of indexes, ${Math.round((words + indexes) / totals.messages)} bytes a message.`
 }
 
 async function call(url: string, { token }: Account, { method, path, body }: ReturnType<Look['request']>): Promise<Response> {

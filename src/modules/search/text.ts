@@ -38,8 +38,8 @@ const isAscii = /^[\0-\x7f]*$/
 const asciiWord = /[a-z0-9]+/gi
 
 /** Accents and vowel points; not the vowel signs of Indian scripts, which are letters to their readers. */
-// biome-ignore lint/suspicious/noMisleadingCharacterClass: it is the marks alone that are meant
 const marks =
+  // biome-ignore lint/suspicious/noMisleadingCharacterClass: it is the marks alone that are meant
   /\p{Join_Control}|\p{Variation_Selector}|[\u0300-\u036f\u0483-\u0487\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7\u0610-\u061a\u0640\u064b-\u065f\u0670\u06d6-\u06dc\u06df-\u06e4\u06e7\u06e8\u06ea-\u06ed\u08d3-\u08e1\u08e3-\u08ff\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff\ufe20-\ufe2f]/gu
 
 /** Letters that Unicode does not take apart, and those that are written in two ways. */
