@@ -25,6 +25,7 @@ export interface Hit extends store.Place {
 export const maxRanked = 300
 /** 1,024 messages each; of more, the newest of each chat. */
 const maxSegments = 2_000
+const maxHitsOfChat = 2 * maxRanked
 /** In these, every word is looked at for a part that is part of too many. */
 const segmentsReadWhole = 8
 /** With the parts, of which there are ten, there is a bit for each. */
@@ -90,8 +91,10 @@ async function inIndex(q: Queryable, chats: readonly store.Searched[], { terms, 
   }
   const all = 2 ** (ranges.length + parts.length) - 1
   const has = new Uint32Array(segmentSize)
-  for (const [k, mine] of Map.groupBy(rows, (row) => row.k)) {
+  // The newest segments of a chat come first, and of one that has more hits than can be shown the older ones are left out.
+  for (const [k, mine] of [...Map.groupBy(rows, (row) => row.k)].sort(([a], [b]) => a - b)) {
     const { chat, segment } = segments[k - 1]!
+    if ((found.get(chat.chat_id)?.size ?? 0) >= maxHitsOfChat) continue
     has.fill(0)
     for (const { n, messages } of mine) {
       const bit = 1 << (n - 1)

@@ -63,18 +63,22 @@ export interface WordRow {
   messages: Buffer
 }
 
-/** Of one segment, so many words with the same beginning are looked at. */
+/** Of one segment, so many words with the same beginning are looked at; fewer, where many segments are. */
 const maxWordsOfRange = 64
+const minWordsOfRange = 8
+const maxWordRows = 40_000
 
 /** Key of search_words. */
 export async function wordsInRanges(q: Queryable, segments: readonly Segment[], ranges: readonly Range[]): Promise<WordRow[]> {
+  const room = Math.floor(maxWordRows / (segments.length * ranges.length))
+  const ofEach = Math.min(maxWordsOfRange, Math.max(minWordsOfRange, room))
   return q.query<WordRow>(sql`
     SELECT r.n::int, s.k::int, w.messages
     FROM unnest(${segments.map((s) => s.chat_id)}::uuid[], ${segments.map((s) => s.segment)}::int[]) WITH ORDINALITY AS s(chat_id, segment, k)
     CROSS JOIN unnest(${ranges.map((r) => r.lo)}::text[], ${ranges.map((r) => r.hi)}::text[]) WITH ORDINALITY AS r(lo, hi, n)
     CROSS JOIN LATERAL (
       SELECT word, messages FROM search_words
-      WHERE chat_id = s.chat_id AND segment = s.segment AND word >= r.lo AND word < r.hi ORDER BY word LIMIT ${maxWordsOfRange}
+      WHERE chat_id = s.chat_id AND segment = s.segment AND word >= r.lo AND word < r.hi ORDER BY word LIMIT ${ofEach}
     ) AS w`)
 }
 
@@ -120,6 +124,8 @@ export interface TextRow {
 }
 
 const maxTailRows = 2_000
+/** Where many chats are behind, so many of each are looked at. */
+const minTailRowsOfChat = 20
 const maxTextBytes = 1_000_000
 
 /** Messages that are not indexed yet, the newest first; bounded in number and bytes. Key of messages. */
@@ -132,6 +138,7 @@ export async function unindexed(q: Queryable, chats: readonly Searched[]): Promi
     }))
     .filter(({ after, until }) => until > after)
   if (behind.length === 0) return []
+  const ofEach = Math.max(minTailRowsOfChat, Math.ceil(maxTailRows / behind.length))
   return q.query<TextRow>(sql`
     SELECT chat_id, seq, sender_id, created_at, content FROM (
       SELECT newest.*, sum(octet_length(content)) OVER (ORDER BY created_at DESC, chat_id, seq DESC ROWS UNBOUNDED PRECEDING) AS bytes
@@ -140,7 +147,7 @@ export async function unindexed(q: Queryable, chats: readonly Searched[]): Promi
         FROM unnest(${behind.map((c) => c.chat_id)}::uuid[], ${behind.map((c) => c.after)}::bigint[], ${behind.map((c) => c.until)}::bigint[]) AS t(chat_id, after, until)
         CROSS JOIN LATERAL (
           SELECT chat_id, seq, sender_id, created_at, content FROM messages
-          WHERE chat_id = t.chat_id AND seq > t.after AND seq <= t.until AND content <> '' ORDER BY seq DESC LIMIT ${maxTailRows}
+          WHERE chat_id = t.chat_id AND seq > t.after AND seq <= t.until AND content <> '' ORDER BY seq DESC LIMIT ${ofEach}
         ) AS m
         ORDER BY m.created_at DESC LIMIT ${maxTailRows}
       ) AS newest
