@@ -73,6 +73,25 @@ test('it is told only to who shows the right password, refresh token or code', a
   expect((await login(out)).status).toBe(200)
 })
 
+test('a login that is under way leaves no session behind', async () => {
+  const [out] = await people(1)
+  const statuses = new Set<number>()
+  for (let round = 0; round < 15; round += 1) {
+    const logins = Array.from({ length: 4 }, (_, n) =>
+      sleep(n).then(() =>
+        servers.call('POST', '/auth/login', { body: { login: out.username, password: 'Secret123' }, at: n % 2 }),
+      ),
+    )
+    await sleep(round % 5)
+    await disable(out, round % 2)
+    for (const { status } of await Promise.all(logins)) statuses.add(status)
+    const live = await db().query(sql`SELECT id FROM sessions WHERE user_id = ${out.id} AND ended_at IS NULL`)
+    expect(live).toEqual([])
+    await enable(out)
+  }
+  for (const status of statuses) expect([200, 403]).toContain(status)
+})
+
 test('twice is once, unknown and deleted accounts are not found', async () => {
   const [out, gone] = await people(2)
   await disable(out)
