@@ -174,7 +174,7 @@ describe('deploy/Dockerfile', () => {
 
   it('runs as somebody else than root and can be watched and stopped', () => {
     expect(text.lastIndexOf('\nUSER node\n')).toBeGreaterThan(text.lastIndexOf('\nRUN '))
-    for (const line of [/^STOPSIGNAL SIGTERM$/m, /\/health\/live/, /^CMD \["node", "src\/main\.ts"\]$/m])
+    for (const line of [/^STOPSIGNAL SIGTERM$/m, /\/health\/live/, /^CMD \["node", ("--[^"]+", )*"src\/main\.ts"\]$/m])
       expect(text).toMatch(line)
   })
 })
