@@ -3,14 +3,16 @@ import { mkdir, readFile } from 'node:fs/promises'
 import { join, resolve } from 'node:path'
 import type { Config } from './config.ts'
 import type { Bus } from './platform/bus/bus.ts'
+import { createClusterBus } from './platform/bus/cluster.ts'
 import { createMemoryBus } from './platform/bus/memory.ts'
 import { createRedisBus } from './platform/bus/redis.ts'
+import { type Cluster, isCluster, openCluster } from './platform/cluster.ts'
 import { type Db, type DbOptions, openDb } from './platform/db/db.ts'
 import { DataDirInUseError, openEmbedded } from './platform/db/embedded.ts'
 import { type InstanceLock, lockInstance, migrate, StartError } from './platform/db/migrate.ts'
 import type { Limits } from './platform/limits/limits.ts'
 import { createMemoryLimits } from './platform/limits/memory.ts'
-import { createRedisLimits } from './platform/limits/redis.ts'
+import { createClusterLimits, createRedisLimits } from './platform/limits/redis.ts'
 import { createLog, type Log } from './platform/log.ts'
 import { createMetrics, type Metrics } from './platform/metrics.ts'
 import { createMemoryPresence } from './platform/presence/memory.ts'
@@ -72,12 +74,16 @@ export async function openContext({ config, overrides = {}, onFatal }: ContextOp
     )
     metrics.watchDb(db)
     const redis = config.redisUrl === undefined ? undefined : { url: config.redisUrl, prefix: config.redisPrefix, log }
+    const cluster = redis && (await findCluster(redis, opened, onFatal))
     const onFallback = () => metrics.limitFallbacks.inc()
+    const openBus = () => (cluster ? createClusterBus({ ...redis, cluster }) : redis && createRedisBus(redis))
+    const openLimits = () =>
+      cluster ? createClusterLimits({ ...redis, cluster, onFallback }) : redis && createRedisLimits({ ...redis, onFallback })
     // Each waits a while for a Redis that is away: together, not one after the other.
     const [bus, limits, presence] = await Promise.all([
-      overrides.bus ?? (redis ? createRedisBus(redis).then(opened) : opened(createMemoryBus())),
-      overrides.limits ?? (redis ? createRedisLimits({ ...redis, onFallback }).then(opened) : opened(createMemoryLimits())),
-      overrides.presence ?? (redis ? createRedisPresence(redis).then(opened) : opened(createMemoryPresence())),
+      overrides.bus ?? openBus()?.then(opened) ?? opened(createMemoryBus()),
+      overrides.limits ?? openLimits()?.then(opened) ?? opened(createMemoryLimits()),
+      overrides.presence ?? (redis ? createRedisPresence({ ...redis, cluster }).then(opened) : opened(createMemoryPresence())),
     ])
     metrics.watchBus(bus)
     const jwt = await readKeys(config)
@@ -100,6 +106,30 @@ async function openDatabase(
   const embedded = opened(await openEmbedded({ dataDir, log }))
   embedded.onExit((why) => onFatal(`The embedded PostgreSQL ended: ${why}`))
   return embedded.connection
+}
+
+const askAgainMs = 5_000
+
+/**
+ * A cluster is recognised by asking. Where nothing answers, it is taken for an ordinary Redis that is away; should it turn out
+ * to be a cluster, this process cannot speak to it and has to start again.
+ */
+async function findCluster(
+  { url, log }: { url: string; log: Log },
+  opened: <T extends { close(): void }>(thing: T) => T,
+  onFatal: (why: string) => void,
+): Promise<Cluster | undefined> {
+  const answer = await isCluster(url)
+  if (answer) return opened(await openCluster(url, log))
+  if (answer === undefined) {
+    const timer = setInterval(async () => {
+      const late = await isCluster(url)
+      if (late !== undefined) clearInterval(timer)
+      if (late) onFatal('REDIS_URL names a Redis Cluster, which did not answer at the start.')
+    }, askAgainMs).unref()
+    opened({ close: () => clearInterval(timer) })
+  }
+  return undefined
 }
 
 async function readKeys(config: Config): Promise<Context['jwt']> {

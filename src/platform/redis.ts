@@ -1,4 +1,6 @@
-import { Redis } from 'ioredis'
+import { createConnection } from 'node:net'
+import { type ConnectionOptions, connect as connectTls } from 'node:tls'
+import { AbstractConnector, Redis } from 'ioredis'
 
 /**
  * One connection to Redis, with an honest `up`. Invariants: nothing waits for a Redis that is away (there is no
@@ -43,6 +45,8 @@ export interface RedisLinkOptions {
   name: string
   prefix?: string | undefined
   connectWaitMs?: number
+  /** Asked before each connecting: the URL to connect to, whose host and port count. Must not reject. */
+  locate?: () => Promise<string>
 }
 
 const tickMs = 500
@@ -52,8 +56,9 @@ const handshakeMs = 2_000
 
 /** The connection is begun at once; errors go to the log, once per outage. */
 export function connectRedis(url: string, log: RedisLog | undefined, options: RedisLinkOptions): RedisLink {
-  const { name, prefix = 'parley:', connectWaitMs = 2_000 } = options
+  const { name, prefix = 'parley:', connectWaitMs = 2_000, locate } = options
   const client = new Redis(url, {
+    ...(locate && { Connector: connectorTo(locate) }),
     connectionName: `parley-${name}`,
     enableOfflineQueue: false,
     // With no retries every close rejects what was under way.
@@ -176,6 +181,33 @@ export function connectRedis(url: string, log: RedisLog | undefined, options: Re
       // While it waits to reconnect there is no socket whose end could be told.
       await Promise.race([ended, new Promise<void>((resolve) => setTimeout(resolve, 100).unref())])
     },
+  }
+}
+
+/** Where to connect to is found out each time anew. */
+function connectorTo(locate: () => Promise<string>) {
+  return class extends AbstractConnector {
+    readonly #tls: ConnectionOptions | undefined
+
+    constructor(options: unknown) {
+      const { disconnectTimeout, tls } = options as { disconnectTimeout: number; tls?: ConnectionOptions }
+      super(disconnectTimeout)
+      this.#tls = tls
+    }
+
+    async connect() {
+      this.connecting = true
+      const { hostname, port } = new URL(await locate())
+      // Closed meanwhile.
+      if (!this.connecting) throw new Error('Connection is closed.')
+      const at = { host: hostname.replace(/^\[|\]$/g, ''), port: Number(port || 6379) }
+      const stream = this.#tls ? connectTls({ ...at, ...this.#tls }) : createConnection(at)
+      stream.once('error', (error) => {
+        this.firstError = error
+      })
+      this.stream = stream
+      return stream
+    }
   }
 }
 

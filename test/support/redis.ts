@@ -20,10 +20,11 @@ export interface PrivateRedis {
   resume(): void
 }
 
-/** Starts a Redis on a free port. Stop it in `afterAll`. */
-export async function startRedis(): Promise<PrivateRedis> {
+/** Starts a Redis on a free port. Stop it in `afterAll`. `more` are arguments beside those that every one has. */
+export async function startRedis(more: (port: number) => Promise<string[]> = async () => []): Promise<PrivateRedis> {
   for (let attempt = 1; ; attempt++) {
-    const redis = privateRedis(await freePort())
+    const port = await freePort()
+    const redis = privateRedis(port, await more(port))
     try {
       await redis.start()
       return redis
@@ -34,13 +35,13 @@ export async function startRedis(): Promise<PrivateRedis> {
   }
 }
 
-function privateRedis(port: number): PrivateRedis {
+function privateRedis(port: number, more: string[]): PrivateRedis {
   let child: ChildProcess | undefined
   const killAtExit = () => child?.kill('SIGKILL')
 
   async function start() {
     if (child) throw new Error(`Redis already runs on port ${port}`)
-    const args = ['--port', `${port}`, '--bind', '127.0.0.1', '--save', '', '--appendonly', 'no', '--dir', tmpdir()]
+    const args = ['--port', `${port}`, '--bind', '127.0.0.1', '--save', '', '--appendonly', 'no', '--dir', tmpdir(), ...more]
     const dieWithUs = hasSetpriv() ? ['setpriv', '--pdeathsig', 'KILL', '--'] : []
     const [file, ...rest] = [...dieWithUs, 'redis-server', ...args]
     const started = spawn(file!, rest, { detached: true, stdio: ['ignore', 'pipe', 'pipe'] })

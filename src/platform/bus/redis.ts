@@ -1,5 +1,6 @@
 import { randomUUID } from 'node:crypto'
 import { setTimeout as sleep } from 'node:timers/promises'
+import { isMisplaced } from '../cluster.ts'
 import { connectRedis, type RedisOptions } from '../redis.ts'
 import type { Bus } from './bus.ts'
 import { createSubscriptions } from './subscriptions.ts'
@@ -10,28 +11,58 @@ export interface RedisBusOptions extends RedisOptions {
   maxOutstandingBytes?: number
 }
 
+/** A bus over one node, begun and perhaps not connected yet. */
+export interface RedisLine extends Bus {
+  /** Resolves once connected, or after two seconds without. */
+  readonly ready: Promise<void>
+  /** Tells all others, as soon as that is possible, that they may have missed something. */
+  announceGap(): void
+}
+
+export interface RedisLineOptions extends RedisBusOptions {
+  /** The node is one of a cluster: channels are sharded, and one may turn out to be another node's. */
+  sharded?: {
+    onMisplaced(): void
+    /** Its channels were heard elsewhere before: from there to here there is a gap. */
+    isSuccessor: boolean
+  }
+}
+
 // Every instance listens here for "I have lost publications": the payload names who says so.
 const gapChannel = '~gap'
 // What a publication takes beside its payload and channel name, about.
 const overhead = 64
 
+/** Resolves once connected, or after two seconds without. */
+export async function createRedisBus(options: RedisBusOptions): Promise<Bus> {
+  const line = openLine(options)
+  await line.ready
+  return line
+}
+
+/** In a cluster that takes nothing for a while, so long between two tries to subscribe, and between two announcements. */
+const misplacedMs = 1_000
+
 /**
- * Publish and subscribe over Redis, on a connection each. Resolves once connected, or after two seconds without.
+ * Publish and subscribe over one Redis, on a connection each.
  *
  * A publication counts as lost when Redis did not answer for it. Losing any, by an outage of this instance's own
  * connection or by its bound, leaves a gap at every other instance, which cannot know: so it is announced to them.
  */
-export async function createRedisBus(options: RedisBusOptions): Promise<Bus> {
-  const { url, prefix = 'parley:', log, subscribeTimeoutMs = 2_000, maxOutstandingBytes = 64 * 2 ** 20 } = options
+export function openLine(options: RedisLineOptions): RedisLine {
+  const { url, prefix = 'parley:', log, subscribeTimeoutMs = 2_000, maxOutstandingBytes = 64 * 2 ** 20, sharded } = options
   const id = Buffer.from(randomUUID())
-  const publisher = connectRedis(url, log, { name: 'publish', prefix })
-  const subscriber = connectRedis(url, log, { name: 'subscribe', prefix })
+  // Of many nodes the log is to say which.
+  const at = sharded ? `-${new URL(url).host}` : ''
+  const publisher = connectRedis(url, log, { name: `publish${at}`, prefix })
+  const subscriber = connectRedis(url, log, { name: `subscribe${at}`, prefix })
   const inner = (channel: string) => prefix + channel
 
   let onMessage: (channel: string, payload: Buffer) => void = () => {}
   let onGap: () => void = () => {}
   let closed = false
-  let everHeld = false
+  let everHeld = sharded?.isSuccessor === true
+  let resetDue = false
   let holds = false
   let gapDue = false
   // Others have a gap to be told of, and until this is confirmed we tell it again.
@@ -44,9 +75,15 @@ export async function createRedisBus(options: RedisBusOptions): Promise<Bus> {
 
   const subscriptions = createSubscriptions(
     {
-      subscribe: (channels) => subscriber.client.subscribe(...channels.map(inner)),
-      unsubscribe: (channels) => subscriber.client.unsubscribe(...channels.map(inner)),
+      subscribe: (channels) =>
+        sharded ? Promise.all(channels.map(subscribeSharded)) : subscriber.client.subscribe(...channels.map(inner)),
+      unsubscribe: (channels) =>
+        sharded ? Promise.all(channels.map(unsubscribeSharded)) : subscriber.client.unsubscribe(...channels.map(inner)),
       failed(error) {
+        if (sharded && isMisplaced(error)) {
+          misplaced()
+          return
+        }
         log?.warn({ redis: 'subscribe', err: error }, 'a subscription failed, connecting again')
         subscriber.reset()
       },
@@ -54,6 +91,30 @@ export async function createRedisBus(options: RedisBusOptions): Promise<Bus> {
     subscribeTimeoutMs,
   )
   void subscriptions.want([gapChannel])
+
+  // Channels of a shard lie in slots of their own, and one command may touch one slot. News of gaps concern everybody: their
+  // channel is an ordinary one, which a cluster passes on to all of its nodes.
+  function subscribeSharded(channel: string): Promise<unknown> {
+    return channel === gapChannel ? subscriber.client.subscribe(inner(channel)) : subscriber.client.ssubscribe(inner(channel))
+  }
+
+  /** What is not here any more is looked for elsewhere, and what still is, is asked for anew. */
+  function misplaced(): void {
+    sharded?.onMisplaced()
+    if (resetDue) return
+    resetDue = true
+    setTimeout(() => {
+      resetDue = false
+      if (!closed) subscriber.reset()
+    }, misplacedMs).unref()
+  }
+
+  async function unsubscribeSharded(channel: string): Promise<void> {
+    await subscriber.client.sunsubscribe(inner(channel)).catch((error: unknown) => {
+      // It is another node's by now, and this one has given the subscription up by itself.
+      if (!isMisplaced(error)) throw error
+    })
+  }
 
   subscriber.onUp(() => {
     void subscriptions.restore().then((held) => {
@@ -69,14 +130,20 @@ export async function createRedisBus(options: RedisBusOptions): Promise<Bus> {
     holds = false
     subscriptions.lost()
   })
-  subscriber.client.on('messageBuffer', (name: Buffer, payload: Buffer) => {
+  const received = (name: Buffer, payload: Buffer) => {
     const channel = name.toString().slice(prefix.length)
     if (!subscriptions.isWanted(channel)) return
     if (channel !== gapChannel) return onMessage(channel, payload)
     if (payload.equals(id)) return
     gapDue = true
     settle()
-  })
+  }
+  subscriber.client.on('messageBuffer', received)
+  if (sharded) {
+    subscriber.client.on('smessageBuffer', received)
+    // The node gave subscriptions up by itself, and does not say which: it does so also for a slot that it keeps in the end.
+    subscriber.client.on('moved', misplaced)
+  }
   publisher.onUp(settle)
 
   /** Tells the gaps that are due, as soon as news pass again. */
@@ -97,7 +164,9 @@ export async function createRedisBus(options: RedisBusOptions): Promise<Bus> {
       // The next connection brings the next try.
       announceDue = true
     }
+    if (sharded) await sleep(misplacedMs, undefined, { ref: false })
     announcing = false
+    if (sharded && announceDue) settle()
   }
 
   function lose(count: number) {
@@ -112,10 +181,16 @@ export async function createRedisBus(options: RedisBusOptions): Promise<Bus> {
     const bytes = sending.reduce((sum, { payload }) => sum + payload.length + overhead, 0)
     // One pipeline per turn: one write, and no promise for each.
     const pipeline = publisher.client.pipeline()
-    for (const { channel, payload } of sending) pipeline.publish(inner(channel), payload)
+    if (sharded) for (const { channel, payload } of sending) pipeline.spublish(inner(channel), payload)
+    else for (const { channel, payload } of sending) pipeline.publish(inner(channel), payload)
     inFlight = pipeline
       .exec()
-      .then((results) => results?.filter(([error]) => error !== null).length ?? sending.length)
+      .then((results) => {
+        if (results === null) return sending.length
+        const failed = results.filter(([error]) => error !== null)
+        if (failed.some(([error]) => isMisplaced(error))) sharded?.onMisplaced()
+        return failed.length
+      })
       .catch(() => sending.length)
       .then((lost) => {
         outstanding -= bytes
@@ -125,8 +200,12 @@ export async function createRedisBus(options: RedisBusOptions): Promise<Bus> {
       })
   }
 
-  await Promise.all([publisher.ready, subscriber.ready])
   return {
+    ready: Promise.all([publisher.ready, subscriber.ready]).then(() => {}),
+    announceGap() {
+      announceDue = true
+      settle()
+    },
     subscribe: (channels) => subscriptions.want(channels),
     unsubscribe: (channels) => subscriptions.unwant(channels),
     publish(channel, payload) {

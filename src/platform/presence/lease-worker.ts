@@ -3,8 +3,9 @@
  * its users look gone. Only a stall of `maxStallMs` does: that one has no good end.
  */
 import { parentPort, workerData } from 'node:worker_threads'
+import { connectToOwner, isMisplaced, openCluster } from '../cluster.ts'
 import { connectRedis } from '../redis.ts'
-import { presenceKeys, renewLease } from './scripts.ts'
+import { presenceKeys, presenceTag, renewLease } from './scripts.ts'
 
 export interface LeaseWorkerData {
   url: string
@@ -13,14 +14,18 @@ export interface LeaseWorkerData {
   leaseMs: number
   renewMs: number
   maxStallMs: number
+  /** `url` names a node of a cluster. */
+  isCluster: boolean
   /** One counter that the main thread raises while it is well. */
   beat: Int32Array
 }
 
-const { url, prefix, instance, leaseMs, renewMs, maxStallMs, beat } = workerData as LeaseWorkerData
+const { url, prefix, instance, leaseMs, renewMs, maxStallMs, isCluster, beat } = workerData as LeaseWorkerData
 const { instances } = presenceKeys(prefix)
 // The main thread has a connection to the same server, and tells the log of outages.
-const link = connectRedis(url, undefined, { name: 'lease', prefix })
+const options = { name: 'lease', prefix }
+const cluster = isCluster ? await openCluster(url) : undefined
+const link = cluster ? connectToOwner(cluster, presenceTag(prefix), undefined, options) : connectRedis(url, undefined, options)
 let renewing: Promise<unknown> | undefined
 let lastBeat = Atomics.load(beat, 0)
 let beatAt = performance.now()
@@ -35,7 +40,9 @@ function renew() {
   if (!link.up || renewing || now - beatAt > maxStallMs) return
   renewing = link.client
     .eval(renewLease, 1, instances, instance, leaseMs)
-    .catch(() => {})
+    .catch((error: unknown) => {
+      if (isMisplaced(error)) link.reset()
+    })
     .finally(() => {
       renewing = undefined
     })
@@ -48,6 +55,7 @@ link.onUp(renew)
 parentPort!.once('message', async () => {
   clearInterval(ticker)
   await renewing
+  cluster?.close()
   await link.close()
   parentPort!.close()
 })

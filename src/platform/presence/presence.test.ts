@@ -9,6 +9,7 @@ import { type PrivateRedis, redisUrl, startRedis } from '../../../test/support/s
 import { createMemoryPresence, createMemoryPresenceHub } from './memory.ts'
 import type { PresenceStore } from './presence.ts'
 import { createRedisPresence } from './redis.ts'
+import { presenceKeys } from './scripts.ts'
 
 /** Tests here mostly wait for leases, so they run side by side; each clears up after itself. */
 type OnFinish = TestContext['onTestFinished']
@@ -295,12 +296,12 @@ describe.concurrent('presence over Redis', () => {
     const options = setting()
     const admin = new Redis(options.url)
     onTestFinished(() => admin.disconnect())
-    const instances = `${options.prefix}presence:instances`
+    const instances = presenceKeys(options.prefix).instances
     // Another instance, of which only its traces in Redis are there.
     const lease = (ms: number) => admin.zadd(instances, Date.now() + ms, 'other')
-    await admin.hset(`${options.prefix}presence:i:other`, 'ann', 1, '', 1)
+    await admin.hset(`${presenceKeys(options.prefix).users}other`, 'ann', 1, '', 1)
     await lease(-1_000)
-    await admin.set(`${options.prefix}presence:polled`, Date.now() - 5_000)
+    await admin.set(presenceKeys(options.prefix).polled, Date.now() - 5_000)
     const a = await kept(onTestFinished, createRedisPresence(options))
     const heard = ears(a)
     await sleep(1_300)
@@ -309,7 +310,7 @@ describe.concurrent('presence over Redis', () => {
     await sleep(1_500)
     expect(await who(a, 'ann')).toEqual(['ann'])
     // Once more, now that it is known: Redis comes back without what it knew of it.
-    await admin.multi().del(`${options.prefix}presence:polled`).zrem(instances, 'other').exec()
+    await admin.multi().del(presenceKeys(options.prefix).polled).zrem(instances, 'other').exec()
     await sleep(1_200)
     await lease(60_000)
     await sleep(1_500)
@@ -336,8 +337,8 @@ describe.concurrent('presence over Redis', () => {
     child.send('close')
     expect(await answer).toBe('closed')
     const redis = new Redis(options.url)
-    expect(await redis.zcard(`${options.prefix}presence:instances`)).toBe(0)
-    expect(await redis.keys(`${options.prefix}presence:i:*`)).toEqual([])
+    expect(await redis.zcard(presenceKeys(options.prefix).instances)).toBe(0)
+    expect(await redis.keys(`${presenceKeys(options.prefix).users}*`)).toEqual([])
     redis.disconnect()
     const exited = once(child, 'exit')
     child.disconnect()

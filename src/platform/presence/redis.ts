@@ -1,8 +1,9 @@
 import { randomUUID } from 'node:crypto'
+import { type Cluster, connectToOwner, isMisplaced } from '../cluster.ts'
 import { connectRedis, type RedisOptions, within } from '../redis.ts'
 import { holdLease } from './lease.ts'
 import { maxOpenUsers, type PresenceStore } from './presence.ts'
-import { definePresenceScripts, presenceKeys } from './scripts.ts'
+import { definePresenceScripts, presenceKeys, presenceTag } from './scripts.ts'
 
 const leaseMs = 1_500
 const renewMs = 500
@@ -15,18 +16,29 @@ const usersTtlMs = 600_000
 const openTtlMs = 3_600_000
 const chunkSize = 1_000
 
+export interface RedisPresenceOptions extends RedisOptions {
+  /** Where `url` names a node of a cluster: all of presence lies on the node that has its slot, wherever that goes. */
+  cluster?: Cluster | undefined
+}
+
 /**
  * Presence over Redis. Invariant: the local sets are the truth about this instance, and Redis holds a copy: whenever
  * a command failed, or the copy is found missing, it is written anew as a whole. Resolves once registered, or after
  * two seconds without Redis.
  */
-export async function createRedisPresence({ url, prefix = 'parley:', log }: RedisOptions): Promise<PresenceStore> {
+export async function createRedisPresence({
+  url,
+  prefix = 'parley:',
+  log,
+  cluster,
+}: RedisPresenceOptions): Promise<PresenceStore> {
   const instance = randomUUID()
   const keys = presenceKeys(prefix)
   const myUsers = keys.users + instance
-  const link = connectRedis(url, log, { name: 'presence', prefix })
+  const options = { name: 'presence', prefix }
+  const link = cluster ? connectToOwner(cluster, presenceTag(prefix), log, options) : connectRedis(url, log, options)
   const redis = definePresenceScripts(link.client)
-  const lease = holdLease({ url, prefix, instance, leaseMs, renewMs, maxStallMs }, log)
+  const lease = holdLease({ url, prefix, instance, leaseMs, renewMs, maxStallMs, isCluster: cluster !== undefined }, log)
 
   const users = new Set<string>()
   /** chat -> users */
@@ -100,8 +112,9 @@ export async function createRedisPresence({ url, prefix = 'parley:', log }: Redi
       if (complete && copied) return await refreshOpen()
       await copy()
       if (!complete && tellReturn) tell(() => onReturned([...users]))
-    } catch {
+    } catch (error) {
       // Redis went away, which the link tells the log; the next poll begins anew.
+      if (isMisplaced(error)) link.reset()
     }
   }
 

@@ -6,18 +6,22 @@ import type { Redis } from 'ioredis'
  *
  * `instances`: sorted set, instance -> end of its lease in ms. `i:<instance>`: hash, user -> 1, and the field '' that
  * says that the hash is complete. `open:<chat>`: hash, `<instance>:<user>` -> 1. `polled`: when any instance polled
- * last. `quiet`: is there while no ended lease counts.
+ * last. `quiet`: is there while no ended lease counts. All of them have one hash tag, so that in a cluster they lie in one
+ * slot and a script may touch them together.
  */
 export function presenceKeys(prefix: string) {
+  const tag = presenceTag(prefix)
   return {
-    instances: `${prefix}presence:instances`,
-    polled: `${prefix}presence:polled`,
-    quiet: `${prefix}presence:quiet`,
+    instances: `${tag}:instances`,
+    polled: `${tag}:polled`,
+    quiet: `${tag}:quiet`,
     /** Followed by an instance's id. */
-    users: `${prefix}presence:i:`,
-    open: (chatId: string) => `${prefix}presence:open:${chatId}`,
+    users: `${tag}:i:`,
+    open: (chatId: string) => `${tag}:open:${chatId}`,
   }
 }
+
+export const presenceTag = (prefix: string) => `{${prefix}presence}`
 
 const now = `
 local t = redis.call('TIME')
