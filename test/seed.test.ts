@@ -60,14 +60,19 @@ test('what it makes is there and consistent, its people can log in, and again it
   const names = logins(first)
   expect(new Set(names).size).toBe(12)
   expect(first).toContain("Everybody's password is Another123")
-  expect(first).toMatch(/Made 12 people, \d+ direct chats, 2 groups, \d+ channels and 250 messages in [\d.]+ s/)
+  expect(first).toMatch(/Made 12 people, \d+ direct chats, 2 groups, 1 channels and 250 messages in [\d.]+ s/)
   const login = await servers.call<{ token: string }>('POST', '/auth/login', {
     body: { login: names[0], password: 'Another123' },
   })
   expect(login.status).toBe(200)
   const mine = await servers.call<{ count: number }>('GET', '/chats', { token: login.body.token })
   expect(mine.body.count).toBeGreaterThan(0)
+  const [contacts] = await servers.instances[0]!.context.db.query<{ count: number }>(
+    sql`SELECT count(*) FROM relations WHERE state = 'contact'`,
+  )
+  expect(Number(contacts!.count)).toBeGreaterThan(10)
   const made = await chats()
+  expect(new Set(made.map(({ type }) => type))).toEqual(new Set(['dm', 'group', 'channel']))
   expect(sum(made, 'messages')).toBe(250)
   for (const field of ['replies', 'edited', 'reactions'] as const) expect(sum(made, field), field).toBeGreaterThan(0)
   for (const { id } of made) await checkChat(servers.instances[0]!.context.db, id)
