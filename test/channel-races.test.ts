@@ -3,6 +3,8 @@ import { Invite } from '../src/modules/chats/schema.ts'
 import { sql } from '../src/platform/db/db.ts'
 import { Done } from '../src/platform/http/answers.ts'
 import { Chat, ChatWithMembers, Message } from '../src/protocol/resources.ts'
+import type { Client } from './client/client.ts'
+import { compare } from './model/compare.ts'
 import { checkChat, connect, heard, ok, rest } from './support/check.ts'
 import { type Account, startServers, type TestServers } from './support/server.ts'
 
@@ -215,3 +217,91 @@ test('reactions while their message is deleted, and while those who react are re
   }, 8_000)
   await check(id)
 })
+
+/** What two devices of one user see differently; which reactions are their own is told but once, to who is there. */
+const apart = (live: Client, fresh: Client) =>
+  compare(live.state, fresh.state).stamped.filter((said) => {
+    const [, a, b] = /live (.*), fresh (.*)$/s.exec(said.replace(/"me":(true|false)/g, '"me":0')) ?? []
+    return a === undefined || a !== b
+  })
+
+test('a storm, with news that get lost: who is live, who comes back and who is new end equal, and hear what is theirs', async () => {
+  const everybody = await people(9)
+  const [owner] = everybody
+  const others = everybody.slice(1)
+  const ids = [await channel(owner), await channel(owner, { is_public: false }), await servers.group(owner, others.slice(0, 3))]
+  const links = await Promise.all(ids.map(async (id) => (await ok(post(owner, `/chats/${id}/invites`, {}), Invite, 201)).code))
+  const clients = await Promise.all(everybody.map((who, n) => connect(servers, who, { at: n % 2 })))
+  const hubs = servers.instances.map(({ server }) => server.hub)
+  const tells = hubs.map((hub) => hub.tell.bind(hub))
+  let seed = 7
+  const random = () => {
+    seed = (seed * 48_271) % 2_147_483_647
+    return seed / 2_147_483_647
+  }
+  for (const [n, hub] of hubs.entries())
+    hub.tell = (stream, events) => {
+      if (random() > 0.15) tells[n]!(stream, events)
+    }
+  const pick = <T>(list: readonly T[]): T => list[Math.floor(random() * list.length)]!
+  const said: string[] = []
+  const act = async (at: number): Promise<{ status: number }> => {
+    const [who, id, as] = [pick(others), pick(ids), random() < 0.7 ? owner : pick(others)]
+    return pick([
+      () => subscribe(who, id, at),
+      () => unsubscribe(who, id, at),
+      () => post(who, `/invites/${links[ids.indexOf(id)]}/join`, undefined, at),
+      () => role(as, id, who, pick(['admin', 'member']), at),
+      () => remove(as, `/chats/${id}/members/${who.id}`, at),
+      () => post(as, `/chats/${id}/transfer`, { user_id: who.id }, at),
+      () =>
+        patch(
+          as,
+          `/chats/${id}`,
+          pick([{ name: `n${random()}` }, { description: `${random()}` }, { slug: pick([null, 'storm']) }]),
+          at,
+        ),
+      () => post(who, `/chats/${id}/read`, {}, at),
+      async () => {
+        const answer = await post(as, '/messages', { chat_id: id, content: `${random()}` }, at)
+        if (answer.status === 201) said.push((answer.body as unknown as Message).id)
+        return answer
+      },
+      () =>
+        said.length === 0
+          ? subscribe(who, id, at)
+          : post(who, `/messages/${pick(said)}/reactions`, { emoji: pick(['👍', '🎉']) }, at),
+      () => (said.length === 0 ? subscribe(who, id, at) : remove(as, `/messages/${pick(said.slice(-5))}`, at)),
+    ])()
+  }
+  for (let wave = 0; wave < 25; wave += 1) {
+    const answers = await Promise.all(Array.from({ length: 12 }, (_, n) => act(n % 2)))
+    expect(answers.filter(({ status }) => status >= 500)).toEqual([])
+    // Some go away and come back with what they have.
+    if (wave % 8 === 5) clients[3]!.close()
+    if (wave % 8 === 7) await clients[3]!.connect()
+  }
+  for (const [n, hub] of hubs.entries()) hub.tell = tells[n]!
+  await vi.waitFor(async () => expect(await db().query(sql`SELECT 1 FROM channel_reactions_due`)).toEqual([]), 8_000)
+  for (const hub of hubs) await hub.sweep(true)
+  const fresh = await Promise.all(everybody.map((who, n) => connect(servers, who, { at: 1 - (n % 2) })))
+  for (const [n, client] of clients.entries()) await vi.waitFor(() => expect(apart(client, fresh[n]!)).toEqual([]), 8_000)
+  for (const client of clients) {
+    await client.connect()
+    expect(apart(client, fresh[clients.indexOf(client)]!)).toEqual([])
+  }
+  for (const id of ids) {
+    const state = await check(id)
+    for (const who of everybody) {
+      const present = await isIn(id, who)
+      await vi.waitFor(() => expect(hubs.map((hub) => hub.hears(who.id, id))).toEqual([present, present]), 5_000)
+    }
+    if (state.type === 'channel') {
+      const staff = await db().query<{ user_id: string }>(sql`
+        SELECT user_id FROM chat_members WHERE chat_id = ${id} AND role IN ('owner', 'admin') ORDER BY user_id`)
+      for (const client of fresh)
+        if (client.state.chats.has(id))
+          expect([...client.state.chats.get(id)!.members.keys()].sort()).toEqual(staff.map((row) => row.user_id))
+    }
+  }
+}, 60_000)

@@ -152,6 +152,64 @@ test('a list of members that is older than somebody’s leaving is read again', 
   expect(hub.hears('u', 'c')).toBe(false)
 })
 
+describe('who leaves a channel, which tells nobody', () => {
+  const removed = (version: number) => ({ version, prev: version - 1, frame: 'removed', effect: { detach: 'c' } })
+
+  test('hears it no longer, on their own word alone', async () => {
+    const db = stored()
+    const { hub, heard, peer } = instance(db)
+    await hub.join(peer)
+    db.isMember = false
+    db.userVersion = 2
+    hub.tell('user:u', [removed(2)])
+    commit(db, hub, event(2))
+    expect(heard).toEqual(['removed'])
+    expect([hub.hears('u', 'c'), hub.size.chats]).toEqual([false, 0])
+  })
+
+  test('and comes back, and goes again, ends as they said last', async () => {
+    const db = stored()
+    const { hub, heard, peer } = instance(db)
+    await hub.join(peer)
+    // The database is ahead of the news: they are out for good.
+    db.isMember = false
+    db.userVersion = 4
+    hub.tell('user:u', [removed(2), { version: 3, prev: 2, frame: '', effect: { attach: 'c' } }, removed(4)])
+    await vi.waitFor(() => expect(heard).toEqual(['removed', 'removed']))
+    commit(db, hub, event(2))
+    expect([hub.hears('u', 'c'), hub.size.chats]).toEqual([false, 0])
+    db.isMember = true
+    db.userVersion = 5
+    hub.tell('user:u', [{ version: 5, prev: 4, frame: '', effect: { attach: 'c' } }])
+    await vi.waitFor(() => expect(heard.at(-1)).toBe('added at 2'))
+    commit(db, hub, event(3))
+    expect(heard.at(-1)).toBe('3')
+  })
+
+  test('is not brought back by a list of theirs that is older', async () => {
+    const db = stored()
+    const { hub, peer, memberships } = instance(db)
+    await hub.join(peer)
+    const old = await memberships.stored(['u'])
+    let asked = 0
+    memberships.read = async (ids) => {
+      asked += 1
+      if (asked !== 2) return memberships.stored(ids)
+      // Another chat of theirs has come; its list is on its way while they leave this one.
+      db.isMember = false
+      db.userVersion = 3
+      hub.tell('user:u', [removed(3)])
+      return new Map(old)
+    }
+    db.userVersion = 2
+    hub.tell('user:u', [{ version: 2, prev: 1, frame: '', effect: { attach: 'd' } }])
+    await vi.waitFor(() => expect(asked).toBeGreaterThan(1))
+    await vi.waitFor(() => expect([hub.hears('u', 'c'), hub.size.chats]).toEqual([false, 0]))
+    commit(db, hub, event(2))
+    expect(hub.hears('u', 'c')).toBe(false)
+  })
+})
+
 test('a quiet stream’s hole is found by the sweep that goes round', async () => {
   const db = stored()
   const { hub, heard, peer } = instance(db)

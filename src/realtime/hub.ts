@@ -168,7 +168,6 @@ export class Hub implements News {
 
   #toOwn(user: LocalUser, event: Stamped): void {
     if (event.effect && 'detach' in event.effect) {
-      user.lastDetached = event.version
       const chat = this.#chats.get(event.effect.detach)
       if (chat?.users.has(user)) this.#left(user, chat)
     }
@@ -228,7 +227,6 @@ export class Hub implements News {
       peers: new Set(),
       chats: new Set(),
       chain: undefined,
-      lastDetached: -1,
       ready: Promise.resolve(),
       gate: new Gate({
         deliver: (event) => this.#deliverUser(user, event),
@@ -246,7 +244,7 @@ export class Hub implements News {
   /**
    * Makes `user` hear exactly their chats: subscribe to those without a gate, then read the list again, which is then
    * newer than every subscription. A list older than somebody's leaving
-   * (by the chat's versions, or by their own of a channel) is read once more.
+   * is read once more; of a channel, their leaving is told on their own stream, which waits until this is done.
    */
   async #bring(user: LocalUser): Promise<void> {
     const pinned = new Set<LocalChat>()
@@ -261,7 +259,7 @@ export class Hub implements News {
         }
         await Promise.all(Array.from(pinned, (chat) => chat.subscribed))
         list = await this.#memberships(user.id)
-        let stale = list !== undefined && user.lastDetached > list.user_version
+        let stale = false
         for (const { chat_id, version } of list?.chats ?? []) {
           const chat = this.#chats.get(chat_id)
           if (chat === undefined || !pinned.has(chat)) stale = true

@@ -53,8 +53,6 @@ export interface LocalUser {
   ready: Promise<void>
   /** Work on this user's stream that has to wait for the database, in order. */
   chain: Promise<void> | undefined
-  /** The user's version in which they last left a channel; an older list of theirs proves nothing. */
-  lastDetached: number
 }
 
 export interface Listening {

@@ -68,6 +68,8 @@ export class ChatState {
   readonly cursors = new Map<string, Pick<Cursor, 'read_seq' | 'delivered_seq'>>()
   /** By seq; holes are legal before `heldFrom`. */
   readonly messages = new Map<number, MessageEvent | Message>()
+  /** What I gave to messages that are not here yet. */
+  readonly #early = new Map<number, Reaction[]>()
   readonly #myId: string
   /** Messages of people whom I block are not counted. */
   readonly #isBlocked: (userId: string) => boolean
@@ -188,8 +190,11 @@ export class ChatState {
     const { seq, version, edited_at, deleted_at } = message
     this.lastSeq = Math.max(this.lastSeq, seq)
     const known = this.messages.get(seq)
-    if (seq > this.#my.cleared_seq && (!known || version > known.version))
-      this.messages.set(seq, { ...message, reactions: withMine(message.reactions, known?.reactions ?? []) })
+    if (seq > this.#my.cleared_seq && (!known || version > known.version)) {
+      const mine = known?.reactions ?? this.#early.get(seq) ?? []
+      this.#early.delete(seq)
+      this.messages.set(seq, { ...message, reactions: withMine(message.reactions, mine) })
+    }
     // Known or not: a reply may have come later, from an older page.
     if (edited_at !== null || deleted_at !== null) this.#quotes(this.messages.get(seq) ?? message)
   }
@@ -230,7 +235,11 @@ export class ChatState {
   /** I reacted to this message, on this device or another. How many did is told by itself, before or after. */
   reacted(seq: number, emoji: string, removed: boolean): void {
     const known = this.messages.get(seq)
-    if (!known) return
+    if (!known) {
+      const early = (this.#early.get(seq) ?? []).filter((reaction) => reaction.emoji !== emoji)
+      this.#early.set(seq, removed ? early : [...early, { emoji, count: 1, me: true }])
+      return
+    }
     const isThere = known.reactions.some((reaction) => reaction.emoji === emoji)
     const reactions = known.reactions.map((reaction) => (reaction.emoji === emoji ? { ...reaction, me: !removed } : reaction))
     this.messages.set(seq, {

@@ -83,7 +83,7 @@ interface Totals {
 export async function checkChat(db: Queryable, chatId: string): Promise<Totals> {
   const [row] = await db.query<Totals>(sql`
     WITH stamps AS (
-      SELECT version FROM messages WHERE chat_id = ${chatId} UNION ALL SELECT version FROM chat_members WHERE chat_id = ${chatId} AND version > 0
+      SELECT version FROM messages WHERE chat_id = ${chatId} UNION ALL SELECT version FROM chat_members WHERE chat_id = ${chatId} AND version > 0 AND NOT (role = 'subscriber' AND left_at IS NOT NULL)
       UNION ALL SELECT version FROM chats WHERE id = ${chatId} AND version > 0
     )
     SELECT c.deleted_at IS NOT NULL AS deleted, c.owner_id, c.type, k.last_seq, k.version, k.member_count,

@@ -1,4 +1,5 @@
 import { sql } from '../../platform/db/db.ts'
+import type { Effect } from '../../platform/news.ts'
 import type { ChatEvent } from '../../protocol/resources.ts'
 import type { Change, LockedChat } from './change.ts'
 
@@ -28,6 +29,11 @@ export async function updateChat(change: Change, patch: ChatPatch): Promise<void
     UPDATE chats SET name = ${chat.name}, description = ${chat.description}, owner_id = ${chat.owner_id}, slug = ${chat.slug},
       is_public = ${chat.is_public}, version = ${version}
     WHERE id = ${chat.id}`)
+  tellChat(change, version)
+}
+
+/** Tells the chat as it is now, under the version that its row has. */
+export function tellChat({ chat, emitAt }: Change, version: number, effect?: Effect): void {
   const told = neutralChat(chat)
-  change.emitAt(version, [], () => ({ type: 'chat_updated', chat_id: chat.id, version, prev: version - 1, chat: told }))
+  emitAt(version, [], () => ({ type: 'chat_updated', chat_id: chat.id, version, prev: version - 1, chat: told }), effect)
 }

@@ -1,7 +1,8 @@
+import { sql } from '../../platform/db/db.ts'
 import { AppError } from '../../platform/errors.ts'
 import type { ChatType, Role, System } from '../../protocol/resources.ts'
 import type { Change } from './change.ts'
-import { neutralChat, updateChat } from './chat-row.ts'
+import { tellChat, updateChat } from './chat-row.ts'
 import { insertMembers, memberResource, setLeft, setRole } from './members.ts'
 import { deleteSubscriber, expelSubscriber, insertSubscriber } from './subscribers.ts'
 
@@ -115,17 +116,17 @@ export async function unsubscribe(change: Change, userId: string): Promise<void>
   change.setListed(userId, false)
 }
 
-/** Takes a version, so that nothing later reaches them; whom it is about is told only of somebody who had been an admin. */
+/**
+ * Takes a version, so that nothing later reaches them; whom it is about is told only of somebody who had been an admin. Of
+ * anybody else the chat's row has the version, too: theirs loses it when they subscribe again.
+ */
 export async function expel(change: Change, userId: string): Promise<void> {
   const { chat, tx } = change
   const version = change.nextVersion()
   const wasTold = await expelSubscriber(tx, chat.id, userId, version)
   chat.member_count -= 1
-  const now = neutralChat(chat)
-  if (wasTold) tellLeft(change, userId, version)
-  else
-    change.emitAt(version, [], () => ({ type: 'chat_updated', chat_id: chat.id, version, prev: version - 1, chat: now }), {
-      left: userId,
-    })
   change.setListed(userId, false)
+  if (wasTold) return tellLeft(change, userId, version)
+  await tx.query(sql`UPDATE chats SET version = ${version} WHERE id = ${chat.id}`)
+  tellChat(change, version, { left: userId })
 }
