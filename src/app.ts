@@ -1,3 +1,4 @@
+import { commandTable } from './commands.ts'
 import type { Context } from './context.ts'
 import { type AdminDeps, adminRoutes } from './modules/admin/index.ts'
 import {
@@ -22,7 +23,6 @@ import {
   createCursors,
   findDm,
   isSilent,
-  lastSeq,
   leaveEverything,
   lockCounters,
   memberships,
@@ -39,19 +39,15 @@ import {
   checkMayWrite,
   createReactionTeller,
   createWriter,
-  deleteMessage,
-  editMessage,
   type MessageDeps,
   messageRoutes,
-  react,
-  send,
   summaries,
   tellWritten,
   unreadCounts,
 } from './modules/messages/index.ts'
 import { createOnline, createSignals, presenceRoutes } from './modules/presence/index.ts'
 import { changeWords, createIndexer, type Indexer, type SearchDeps, searchRoutes } from './modules/search/index.ts'
-import { chatAdded, chatChanges, type SyncDeps, sync, syncRoutes, userChanges } from './modules/sync/index.ts'
+import { chatAdded, chatChanges, type SyncDeps, syncRoutes, userChanges } from './modules/sync/index.ts'
 import {
   briefs,
   checkReachable,
@@ -64,7 +60,6 @@ import {
   usersByName,
   usersRoutes,
 } from './modules/users/index.ts'
-import type { CommandTable } from './platform/command.ts'
 import { controlChannel, createControl } from './platform/control.ts'
 import { asAppError } from './platform/db/db.ts'
 import { addAsyncApi } from './platform/http/asyncapi.ts'
@@ -234,39 +229,7 @@ export async function createServer(context: Context): Promise<Server> {
   const search: SearchDeps = { db, chats, users, briefs: chats.briefs }
   const streams: SyncDeps = { chats, me, limiter }
 
-  /** WebSocket commands; REST has the same services behind it. */
-  const table: CommandTable = {
-    message: async ({ identity }, command) => {
-      const { committed } = await send(messages, identity, command)
-      return { later: committed.then(({ message, duplicate }) => ({ message, ...(duplicate && { duplicate }) })) }
-    },
-    edit: async ({ identity }, { message_id, content }) => ({
-      message: await editMessage(messages, identity.user_id, message_id, content),
-    }),
-    delete: async ({ identity }, { message_id }) => {
-      await deleteMessage(messages, identity.user_id, message_id)
-      return {}
-    },
-    react: async ({ identity }, { message_id, emoji, remove }) => ({
-      reactions: await react(messages, identity.user_id, message_id, emoji, remove),
-    }),
-    typing: async (caller, { chat_id, is_typing }) => {
-      await signals.typing(caller, chat_id, is_typing)
-      return {}
-    },
-    read: ({ identity }, { chat_id, seq }) => ({
-      later: cursors.move({ chat_id, user_id: identity.user_id, read: seq ?? lastSeq }),
-    }),
-    delivered: ({ identity }, { chat_id, seq }) => ({
-      later: cursors.move({ chat_id, user_id: identity.user_id, delivered: seq ?? lastSeq }),
-    }),
-    join_chat: async (caller, { chat_id }) => ({ user_ids: await signals.join(caller, chat_id) }),
-    leave_chat: async (caller, { chat_id }) => {
-      await signals.leave(caller, chat_id)
-      return {}
-    },
-    sync: ({ identity }, { type: _type, id: _id, ...input }) => sync(streams, identity.user_id, input),
-  }
+  const table = commandTable({ messages, signals, cursors, streams })
 
   // --- HTTP ---
   const app = await createHttpServer({ config, version, log, authenticate: authenticator.authenticate, limits, metrics })
