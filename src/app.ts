@@ -1,4 +1,4 @@
-import { commandTable } from './commands.ts'
+import { commandTable } from './command-table.ts'
 import type { Context } from './context.ts'
 import { type AdminDeps, adminRoutes } from './modules/admin/index.ts'
 import {
