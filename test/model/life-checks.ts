@@ -1,4 +1,6 @@
 import type { Pool } from 'pg'
+import { decode, segmentSize } from '../../src/modules/search/posts.ts'
+import { bySender, wordsOf } from '../../src/modules/search/text.ts'
 import { type Change, deletedChats, slackMs } from './checks.ts'
 import type { Hearing } from './device.ts'
 import type { Deed, Run } from './run.ts'
@@ -218,4 +220,27 @@ function judge(run: Run, { what, result, userId, chatId }: Deed, { isMember, rea
     default:
       return [' is no answer to that']
   }
+}
+
+/** Messages are found by the words that they have now, and by no others: nothing of a text that is gone is left. */
+export async function checkWords(sql: Pool, chats: readonly string[]): Promise<string[]> {
+  const { rows } = await sql.query<{
+    chat_id: string
+    segment: number
+    word: string
+    messages: Buffer
+    texts: Record<string, [string, string]>
+  }>(
+    `SELECT w.chat_id, w.segment, w.word, w.messages, t.texts FROM search_words w JOIN LATERAL (
+       SELECT jsonb_object_agg(seq, jsonb_build_array(content, sender_id)) AS texts FROM messages m WHERE m.chat_id = w.chat_id) t ON true
+     WHERE w.chat_id = ANY($1)`,
+    [chats],
+  )
+  return rows.flatMap(({ chat_id, segment, word, messages, texts }) =>
+    decode(messages).flatMap((offset) => {
+      const [content, sender] = texts[segment * segmentSize + offset] ?? ['', '']
+      const words = content === '' ? [] : [...wordsOf(content!), bySender(sender!)]
+      return words.includes(word) ? [] : [`${chat_id} #${segment * segmentSize + offset} "${content}" is found by ${word}`]
+    }),
+  )
 }

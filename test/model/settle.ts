@@ -3,7 +3,7 @@ import { isDeepStrictEqual } from 'node:util'
 import { Client } from '../client/client.ts'
 import { checkCounters, checkHearing, checkSends, countUnread, deletedChats, journalOf, shownBeside } from './checks.ts'
 import { compare } from './compare.ts'
-import { checkDeeds, checkGone, checkMentions, checkStored, goneTexts } from './life-checks.ts'
+import { checkDeeds, checkGone, checkMentions, checkStored, checkWords, goneTexts } from './life-checks.ts'
 import type { Person, Run } from './run.ts'
 
 /** The end of a run: all is kind again, and whoever was live, comes back or is new must see the same. */
@@ -50,6 +50,7 @@ export async function settle(run: Run): Promise<string[]> {
   const journal = await journalOf(world.sql, run.chats)
   complaints.push(...(await checkCounters(world.sql, run.chats)), ...(await checkSends(run, journal)))
   complaints.push(...(await checkStored(world.sql, run.chats)), ...(await checkDeeds(run, journal)))
+  complaints.push(...(await checkWords(world.sql, run.chats)))
   complaints.push(...(await checkMentions(run, journal)))
   const gone = await goneTexts(run)
   for (const device of devices) {
