@@ -1,5 +1,5 @@
 import type { Queryable } from '../../platform/db/db.ts'
-import { decode, segmentOf, segmentSize } from './posts.ts'
+import { mark, segmentOf, segmentSize } from './posts.ts'
 import * as store from './store.ts'
 import { bySender, exactly, hasPieces, isPhrase, type Mode, matches, type Range, rangesOf, type Term, tokens } from './text.ts'
 
@@ -22,7 +22,7 @@ export interface Hit extends store.Place {
 }
 
 /** Of more hits, the newest are ranked. */
-export const maxRanked = 300
+export const maxRanked = 200
 /** 1,024 messages each; of more, the newest of each chat. */
 const maxSegments = 2_000
 const maxHitsOfChat = 2 * maxRanked
@@ -31,27 +31,25 @@ const segmentsReadWhole = 8
 /** With the parts, of which there are ten, there is a bit for each. */
 const maxRanges = 20
 
-/** `seq`s by chat. */
-type Found = Map<string, Set<number>>
+/** `seq`s by chat, the newest first. */
+type Found = Map<string, number[]>
 
 /** The best first; at most `maxRanked`. */
 export async function findMessages(q: Queryable, chats: readonly store.Searched[], wanted: Wanted, mode: Mode): Promise<Hit[]> {
   const found = await inIndex(q, chats, wanted, mode)
   const times = new Map<string, string>()
-  for (const row of await store.unindexed(q, chats)) {
-    if (wanted.from !== undefined && row.sender_id !== wanted.from) continue
-    if (!matches(tokens(row.content), wanted.terms, mode)) continue
-    put(found, row)
-    times.set(placeKey(row), row.created_at)
+  const unindexed = (await store.unindexed(q, chats)).filter(
+    ({ sender_id, content }) =>
+      (wanted.from === undefined || sender_id === wanted.from) && matches(tokens(content), wanted.terms, mode),
+  )
+  for (const row of unindexed) times.set(placeKey(row), row.created_at)
+  for (const [chatId, rows] of Map.groupBy(unindexed, (row) => row.chat_id)) {
+    const seqs = found.get(chatId) ?? []
+    // Some may have been indexed between the two statements.
+    const later = rows.map(({ seq }) => seq).filter((seq) => seq > (seqs[0] ?? 0))
+    found.set(chatId, [...later.sort((x, y) => y - x), ...seqs])
   }
-  const newest = await newestOf(q, found, times, wanted.upTo)
-  return rank(q, newest, wanted.terms, mode)
-}
-
-function put(found: Found, { chat_id, seq }: store.Place): void {
-  const seqs = found.get(chat_id)
-  if (seqs) seqs.add(seq)
-  else found.set(chat_id, new Set([seq]))
+  return rank(q, await newestOf(q, found, times, wanted.upTo), wanted.terms, mode)
 }
 
 const placeKey = ({ chat_id, seq }: store.Place) => `${chat_id} ${seq}`
@@ -94,17 +92,16 @@ async function inIndex(q: Queryable, chats: readonly store.Searched[], { terms, 
   // The newest segments of a chat come first, and of one that has more hits than can be shown the older ones are left out.
   for (const [k, mine] of [...Map.groupBy(rows, (row) => row.k)].sort(([a], [b]) => a - b)) {
     const { chat, segment } = segments[k - 1]!
-    if ((found.get(chat.chat_id)?.size ?? 0) >= maxHitsOfChat) continue
+    const seqs = found.get(chat.chat_id) ?? []
+    if (seqs.length >= maxHitsOfChat) continue
     has.fill(0)
-    for (const { n, messages } of mine) {
-      const bit = 1 << (n - 1)
-      for (const offset of decode(messages)) has[offset]! |= bit
-    }
+    for (const { n, messages } of mine) mark(messages, has, 1 << (n - 1))
     for (let offset = segmentSize - 1; offset >= 0; offset -= 1) {
       if (has[offset] !== all) continue
       const seq = segment * segmentSize + offset
-      if (seq > chat.after_seq && seq <= chat.until_seq) put(found, { chat_id: chat.chat_id, seq })
+      if (seq > chat.after_seq && seq <= chat.until_seq) seqs.push(seq)
     }
+    if (seqs.length > 0) found.set(chat.chat_id, seqs)
   }
   return found
 }
@@ -122,9 +119,23 @@ const newestFirst = (a: Timed, b: Timed): number =>
           ? 1
           : b.seq - a.seq
 
+interface List {
+  chat_id: string
+  seqs: readonly number[]
+  /** How many of them have been looked up, and how many are to be next. */
+  known: number
+  wanted: number
+  /** Times of the first and the last that was looked up, ms. */
+  first: number
+  last: number
+}
+
+/** Of each chat, in the first look. */
+const firstLook = 2
+
 /**
- * The newest `maxRanked` of all chats. Within a chat the order is that of `seq`, so that the times of few hits tell which
- * chats can have more of the newest: those alone are asked for more.
+ * The newest `maxRanked` of all chats. Within a chat the order is that of `seq`, so that the times of a few hits tell which
+ * chats can have more of the newest: those alone are asked for more, as many as they had in the same time so far.
  */
 async function newestOf(
   q: Queryable,
@@ -132,30 +143,52 @@ async function newestOf(
   known: ReadonlyMap<string, string>,
   upTo: string | undefined,
 ): Promise<Timed[]> {
-  const lists = Array.from(found, ([chat_id, seqs]) => ({ chat_id, seqs: [...seqs].sort((a, b) => b - a), next: 0, oldest: '' }))
-  const total = lists.reduce((sum, { seqs }) => sum + seqs.length, 0)
+  const total = Array.from(found.values()).reduce((sum, seqs) => sum + seqs.length, 0)
+  const wanted = total <= 2 * maxRanked ? total : Math.max(firstLook, Math.ceil(maxRanked / found.size))
+  let open = Array.from(found, ([chat_id, seqs]): List => ({ chat_id, seqs, known: 0, wanted, first: 0, last: 0 }))
   let merged: Timed[] = []
-  let open = lists
-  for (let step = total <= 2 * maxRanked ? total : Math.max(2, Math.ceil(maxRanked / lists.length)); open.length > 0; step *= 4) {
-    const asked = open.flatMap((list) => {
-      const seqs = list.seqs.slice(list.next, list.next + step)
-      list.next += seqs.length
-      return seqs.map((seq) => ({ list, chat_id: list.chat_id, seq }))
-    })
-    const unknown = asked.filter((place) => !known.has(placeKey(place)))
-    const times = unknown.length > 0 ? await store.timesOf(q, unknown) : new Map<number, string>()
-    const at = new Map(unknown.map((place, n) => [place, times.get(n)]))
-    for (const place of asked) {
-      const created_at = known.get(placeKey(place)) ?? at.get(place)
+  while (open.length > 0) {
+    const asked = open.flatMap((list) =>
+      list.seqs.slice(list.known, list.known + list.wanted).map((seq) => ({ list, chat_id: list.chat_id, seq })),
+    )
+    const times = await timesOf(q, asked, known)
+    for (const [n, { list, chat_id, seq }] of asked.entries()) {
+      list.known += 1
+      const created_at = times[n]
       if (created_at === undefined) continue
-      place.list.oldest = created_at
-      if (upTo === undefined || created_at <= upTo) merged.push({ chat_id: place.chat_id, seq: place.seq, created_at })
+      list.last = Date.parse(created_at)
+      list.first ||= list.last
+      if (upTo === undefined || created_at <= upTo) merged.push({ chat_id, seq, created_at })
     }
     merged = merged.sort(newestFirst).slice(0, maxRanked)
-    const last = merged.length < maxRanked ? '' : merged.at(-1)!.created_at
-    open = open.filter((list) => list.next < list.seqs.length && list.oldest >= last)
+    const edge = merged.length < maxRanked ? 0 : Date.parse(merged.at(-1)!.created_at)
+    open = open.filter((list) => list.known < list.seqs.length && list.last >= edge)
+    for (const list of open) list.wanted = Math.ceil(Math.min(maxRanked, expected(list, edge)))
   }
   return merged
+}
+
+/** In the order asked for; those that are known are not looked up. */
+async function timesOf(
+  q: Queryable,
+  places: readonly store.Place[],
+  known: ReadonlyMap<string, string>,
+): Promise<(string | undefined)[]> {
+  const times = places.map((place) => (known.size === 0 ? undefined : known.get(placeKey(place))))
+  const unknown = [...places.keys()].filter((n) => times[n] === undefined)
+  if (unknown.length === 0) return times
+  const found = await store.timesOf(
+    q,
+    unknown.map((n) => places[n]!),
+  )
+  for (const { n, created_at } of found) times[unknown[n - 1]!] = created_at
+  return times
+}
+
+/** How many more a chat has until `edge`, if it goes on as it went so far, and some to spare. */
+function expected({ known, first, last }: List, edge: number): number {
+  const perMs = known / Math.max(1, first - last)
+  return 1 + 1.25 * perMs * (last - edge)
 }
 
 /** Those with the words side by side first, then those with the most words as they were asked for, then the newest. */

@@ -1,4 +1,4 @@
-import { fold, type Mode, placesIn, type Term, type Token, tokens } from './text.ts'
+import { fold, isAscii, type Mode, placesIn, type Term, type Token } from './text.ts'
 
 /** Longer texts are cut to about so many characters, around the first hit. */
 const maxLength = 240
@@ -8,9 +8,9 @@ const before = 60
 const escapes: Record<string, string> = { '&': '&amp;', '<': '&lt;', '>': '&gt;', '"': '&quot;', "'": '&#39;' }
 const escapeHtml = (text: string) => text.replace(/[&<>"']/g, (character) => escapes[character]!)
 
-/** The text as HTML: hits within `<mark>`, all else escaped. */
-export function highlight(text: string, terms: readonly Term[], mode: Mode): string {
-  const hits = hitsIn(text, terms, mode)
+/** The text, taken apart into `words`, as HTML: hits within `<mark>`, all else escaped. */
+export function highlight(text: string, words: readonly Token[], terms: readonly Term[], mode: Mode): string {
+  const hits = hitsIn(text, words, terms, mode)
   const [from, to] = text.length <= maxLength ? [0, text.length] : windowAround(text, hits[0]?.[0] ?? 0)
   let html = from > 0 ? '…' : ''
   let at = from
@@ -23,8 +23,8 @@ export function highlight(text: string, terms: readonly Term[], mode: Mode): str
 }
 
 /** In order, none within another. */
-function hitsIn(text: string, terms: readonly Term[], mode: Mode): [start: number, end: number][] {
-  const hits = tokens(text).flatMap((token) =>
+function hitsIn(text: string, words: readonly Token[], terms: readonly Term[], mode: Mode): [start: number, end: number][] {
+  const hits = words.flatMap((token) =>
     terms.flatMap((term) => placesIn(token, term, mode).map(([from, to]) => original(text, token, from, to))),
   )
   hits.sort((a, b) => a[0] - b[0] || b[1] - a[1])
@@ -40,6 +40,8 @@ function hitsIn(text: string, terms: readonly Term[], mode: Mode): [start: numbe
 /** Where a place in the folded word is in the text: whole characters, with the accents that stand on them. */
 function original(text: string, token: Token, from: number, to: number): [number, number] {
   const source = text.slice(token.start, token.end)
+  // Most words fold to themselves.
+  if (source.length === token.text.length && isAscii.test(source)) return [token.start + from, token.start + to]
   const characters = source.match(/\P{M}[\p{M}\u200c\u200d]*|\p{M}+/gu) ?? []
   const folded = characters.map(fold)
   // What folds to something else as a whole than by its characters is marked as a whole.

@@ -31,3 +31,15 @@ export function decode(bytes: Uint8Array): number[] {
   } else for (let n = 0; n < bytes.length; n += 2) offsets.push((bytes[n]! << 8) | bytes[n + 1]!)
   return offsets
 }
+
+/** Sets `bit` in `marks` at the place of each message of the set. */
+export function mark(bytes: Uint8Array, marks: Uint32Array, bit: number): void {
+  if (bytes.length !== bitmapBytes) {
+    for (let n = 0; n < bytes.length; n += 2) marks[(bytes[n]! << 8) | bytes[n + 1]!]! |= bit
+    return
+  }
+  for (const [n, byte] of bytes.entries()) {
+    if (byte === 0) continue
+    for (let k = 0; k < 8; k += 1) if (byte & (1 << k)) marks[n * 8 + k]! |= bit
+  }
+}

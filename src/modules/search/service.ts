@@ -74,17 +74,23 @@ async function views(
 ): Promise<SearchHit[]> {
   if (hits.length === 0) return []
   const rows = await messagesAt(deps.db, hits)
-  const current = rows.filter((row) => row.deleted_at === null && matches(tokens(row.content), terms, mode))
+  const words = new Map(rows.map((row) => [row, tokens(row.content)]))
+  const current = rows.filter((row) => row.deleted_at === null && matches(words.get(row)!, terms, mode))
   const [messages, chats] = await Promise.all([
     messageViews(deps.db, deps.briefs, userId, current),
     briefChats(deps, userId, [...new Set(hits.map((hit) => hit.chat_id))]),
   ])
-  const byPlace = new Map(messages.map((message) => [`${message.chat_id} ${message.seq}`, message]))
+  // In the order of `current`.
+  const shown = new Map(
+    messages.map((message, n) => {
+      const row = current[n]!
+      return [`${row.chat_id} ${row.seq}`, { message, highlight: highlight(row.content, words.get(row)!, terms, mode) }]
+    }),
+  )
   return hits.flatMap(({ chat_id, seq }) => {
-    const message = byPlace.get(`${chat_id} ${seq}`)
+    const found = shown.get(`${chat_id} ${seq}`)
     const chat = chats.get(chat_id)
-    if (!message || !chat || seq <= chat.cleared_seq) return []
-    return [{ message, chat: chat.brief, highlight: highlight(message.content, terms, mode) }]
+    return found && chat && seq > chat.cleared_seq ? [{ ...found, chat: chat.brief }] : []
   })
 }
 

@@ -159,13 +159,12 @@ export interface Place {
   seq: number
 }
 
-/** When these were sent, by place. Key of messages. */
-export async function timesOf(q: Queryable, places: readonly Place[]): Promise<Map<number, string>> {
-  const rows = await q.query<{ n: number; created_at: string }>(sql`
+/** When these were sent; `n` is the place in what was asked, from 1. Key of messages. */
+export function timesOf(q: Queryable, places: readonly Place[]): Promise<{ n: number; created_at: string }[]> {
+  return q.query(sql`
     SELECT t.n::int, m.created_at
     FROM unnest(${places.map((p) => p.chat_id)}::uuid[], ${places.map((p) => p.seq)}::bigint[]) WITH ORDINALITY AS t(chat_id, seq, n)
     JOIN messages m ON m.chat_id = t.chat_id AND m.seq = t.seq`)
-  return new Map(rows.map(({ n, created_at }) => [n - 1, created_at]))
 }
 
 /** Texts in the order asked for, as many as fit into a megabyte, by place; deleted ones are left out. Key of messages. */

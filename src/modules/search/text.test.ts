@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest'
-import { highlight } from './highlight.ts'
+import { highlight as mark } from './highlight.ts'
 import { decode, encode } from './posts.ts'
 import { fold, type Mode, parseQuery, tokens, wordsOf } from './text.ts'
 
@@ -40,33 +40,34 @@ test('words, runs of scripts without spaces, emoji; punctuation is none', () => 
   expect(parseQuery('a a A á b')).toHaveLength(2)
 })
 
+const highlight = (text: string, query: string, mode: Mode = 'beginning') => mark(text, tokens(text), parseQuery(query), mode)
+
 test('hits are marked on the original text, and nothing else is HTML', () => {
-  const mark = (text: string, query: string, mode: Mode = 'beginning') => highlight(text, parseQuery(query), mode)
-  expect(mark('Hello, world', 'WOR hel')).toBe('<mark>Hel</mark>lo, <mark>wor</mark>ld')
-  expect(mark('Crème brûlée', 'brule')).toBe('Crème <mark>brûlé</mark>e')
-  expect(mark('Cre\u0300me', 'cre')).toBe('<mark>Cre\u0300</mark>me')
-  expect(mark('Straße', 'stras')).toBe('<mark>Straß</mark>e')
-  expect(mark('ΣΟΦΟΣ', 'σοφος')).toBe('<mark>ΣΟΦΟΣ</mark>')
-  expect(mark(`<b title="x">'&'</b>`, 'b')).toBe(
+  expect(highlight('Hello, world', 'WOR hel')).toBe('<mark>Hel</mark>lo, <mark>wor</mark>ld')
+  expect(highlight('Crème brûlée', 'brule')).toBe('Crème <mark>brûlé</mark>e')
+  expect(highlight('Cre\u0300me', 'cre')).toBe('<mark>Cre\u0300</mark>me')
+  expect(highlight('Straße', 'stras')).toBe('<mark>Straß</mark>e')
+  expect(highlight('ΣΟΦΟΣ', 'σοφος')).toBe('<mark>ΣΟΦΟΣ</mark>')
+  expect(highlight(`<b title="x">'&'</b>`, 'b')).toBe(
     '&lt;<mark>b</mark> title=&quot;x&quot;&gt;&#39;&amp;&#39;&lt;/<mark>b</mark>&gt;',
   )
-  expect(mark('<script>alert(1)</script>', 'script')).not.toMatch(/<(?!\/?mark>)/)
-  expect(mark('私は東京都に住む、東京!', '東京')).toBe('私は<mark>東京</mark>都に住む、<mark>東京</mark>!')
-  expect(mark('Donaudampfschiff', 'dampf')).toBe('Donaudampfschiff')
-  expect(mark('Donaudampfschiff', 'dampf', 'within')).toBe('Donau<mark>dampf</mark>schiff')
+  expect(highlight('<script>alert(1)</script>', 'script')).not.toMatch(/<(?!\/?mark>)/)
+  expect(highlight('私は東京都に住む、東京!', '東京')).toBe('私は<mark>東京</mark>都に住む、<mark>東京</mark>!')
+  expect(highlight('Donaudampfschiff', 'dampf')).toBe('Donaudampfschiff')
+  expect(highlight('Donaudampfschiff', 'dampf', 'within')).toBe('Donau<mark>dampf</mark>schiff')
   // One letter is a word, not a beginning.
-  expect(mark('a an', 'a')).toBe('<mark>a</mark> an')
-  expect(mark('aaaa aa', 'aa aaa')).toBe('<mark>aaa</mark>a <mark>aa</mark>')
+  expect(highlight('a an', 'a')).toBe('<mark>a</mark> an')
+  expect(highlight('aaaa aa', 'aa aaa')).toBe('<mark>aaa</mark>a <mark>aa</mark>')
 })
 
 test('a long text is cut around its first hit, between characters', () => {
   const long = `${'😀'.repeat(500)} needle ${'é'.repeat(500)} needle`
-  const html = highlight(long, parseQuery('needle'), 'beginning')
+  const html = highlight(long, 'needle')
   expect(html).toContain('<mark>needle</mark>')
   expect(html.isWellFormed()).toBe(true)
   expect(html.length).toBeLessThan(300)
   expect([html.at(0), html.at(-1)]).toEqual(['…', '…'])
-  const end = highlight(`${'word '.repeat(200)}needle`, parseQuery('needle'), 'beginning')
+  const end = highlight(`${'word '.repeat(200)}needle`, 'needle')
   expect(end).toMatch(/^…word .*<mark>needle<\/mark>$/)
 })
 

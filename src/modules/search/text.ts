@@ -34,7 +34,7 @@ const unspaced = String.raw`[[\p{scx=Hani}\p{scx=Hira}\p{scx=Kana}\p{scx=Bopo}\p
 const spaced = String.raw`[[\p{L}\p{N}\p{M}\u200c\u200d]--${unspaced}]`
 const pattern = new RegExp(String.raw`(${unspaced}+)|(\p{RI}\p{RI}|\p{Extended_Pictographic})|${spaced}+`, 'gv')
 
-const isAscii = /^[\0-\x7f]*$/
+export const isAscii = /^[\0-\x7f]*$/
 const asciiWord = /[a-z0-9]+/gi
 
 /** Accents and vowel points; not the vowel signs of Indian scripts, which are letters to their readers. */
