@@ -371,6 +371,31 @@ test('more than a segment of messages, common words in all of them', async () =>
   expect((await search(y, 'common', { limit: 100 })).results.map((hit) => hit.message.seq)).not.toContain(message.seq)
 }, 60_000)
 
+test('of many hits in many chats, the newest of all of them', async () => {
+  const [x, y] = await people(2)
+  const chats = await Promise.all(Array.from({ length: 9 }, (_, n) => servers.group(x, [y], `Group ${n}`)))
+  // Some talk all the time, some in bursts, some fell silent long ago.
+  const chatOf = (n: number) => chats[n < 40 ? 8 : n % 50 > 40 ? 7 : n > 500 && n < 560 ? 6 : (n * n) % 6]!
+  const sent: Message[] = []
+  for (let n = 0; n < 700; n += 5)
+    sent.push(...(await Promise.all(Array.from({ length: 5 }, (_, k) => say(x, chatOf(n + k), `melon ${n + k}`)))))
+  for (const id of new Set(sent.map(({ chat_id }) => chat_id))) await isIndexed(id)
+  const times = sent
+    .map((message) => message.created_at)
+    .sort()
+    .reverse()
+  const first = await search(y, 'melon', { limit: 100 })
+  const second = await search(y, 'melon', { limit: 100, cursor: first.next_cursor! })
+  const shown = [...first.results, ...second.results].map(({ message }) => message)
+  expect(shown.map((message) => message.created_at)).toEqual(times.slice(0, 200))
+  expect(new Set(shown.map(({ id }) => id)).size).toBe(200)
+  expect(second.next_cursor).toBe(null)
+  // Before a time, in all chats at once.
+  const before = times[300]!
+  const earlier = await search(y, 'melon', { limit: 100, before })
+  expect(earlier.results.map(({ message }) => message.created_at)).toEqual(times.filter((time) => time < before).slice(0, 100))
+}, 60_000)
+
 test('edits and deletes against the indexers of two instances: in the end the index is what the messages are', async () => {
   const [x, y] = await people(2)
   const dm = await servers.dm(x, y)
