@@ -118,6 +118,30 @@ test('two admins demote each other at once: neither may, in a group and in a cha
   }
 })
 
+test('the 301st member of a group is refused, whoever adds them where', async () => {
+  const [owner, admin, ...late] = await people(8)
+  const id = await servers.group(owner, [admin])
+  await ok(role(owner, id, admin, 'admin'), Done)
+  const { version } = await check(id)
+  await db().query(sql`
+    WITH users AS (INSERT INTO users (id, display_name) SELECT gen_random_uuid(), 'x' FROM generate_series(1, 296) RETURNING id),
+      numbered AS (SELECT id, row_number() OVER () AS n FROM users),
+      clocks AS (INSERT INTO user_clock (user_id) SELECT id FROM users),
+      listed AS (INSERT INTO user_chats (user_id, chat_id, version) SELECT id, ${id}::uuid, 1 FROM users),
+      added AS (INSERT INTO chat_members (chat_id, user_id, role, version) SELECT ${id}::uuid, id, 'member', ${version}::bigint + n FROM numbered)
+    UPDATE chat_counters SET member_count = 298, version = version + 296 WHERE chat_id = ${id}`)
+  const given = await statuses(
+    late.map((who, n) => post(n % 2 ? owner : admin, `/chats/${id}/members`, { user_ids: [who.id] }, n % 2)),
+  )
+  expect(given.toSorted()).toEqual(['200', '200', ...Array(4).fill('409 group_full')])
+  expect((await check(id)).member_count).toBe(300)
+  expect(
+    await statuses([
+      post(owner, '/chats', { type: 'group', name: 'Many', member_ids: Array.from({ length: 300 }, () => crypto.randomUUID()) }),
+    ]),
+  ).toEqual(['409 group_full'])
+})
+
 test('the last admin leaves, or is demoted, while the owner leaves: the channel has an owner, or they are told to hand over', async () => {
   for (let round = 0; round < 20; round += 1) {
     const [owner, admin] = await people(2)

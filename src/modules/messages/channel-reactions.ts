@@ -1,5 +1,5 @@
 import { type Queryable, sql } from '../../platform/db/db.ts'
-import { AppError } from '../../platform/errors.ts'
+import { AppError, isUnavailable } from '../../platform/errors.ts'
 import { frame } from '../../protocol/events.ts'
 import type { MessageEvent, UserBrief } from '../../protocol/resources.ts'
 import { type Change, type ChatDeps, type ChatRow, changeChat, strangerTo } from '../chats/index.ts'
@@ -66,7 +66,7 @@ export function createReactionTeller(chats: ChatDeps): ReactionTeller {
   let running: Promise<void> | undefined
   const timer = setInterval(() => {
     running ??= tellDue(chats)
-      .catch((error: unknown) => chats.onError(error, 'reactions in channels could not be told'))
+      .catch((error: unknown) => complain(chats, error))
       .finally(() => {
         running = undefined
       })
@@ -80,6 +80,11 @@ export function createReactionTeller(chats: ChatDeps): ReactionTeller {
   }
 }
 
+/** A database that is away is asked again, and others have said so. */
+function complain(chats: ChatDeps, error: unknown): void {
+  if (!isUnavailable(error)) chats.onError(error, 'reactions in channels could not be told')
+}
+
 /** Channels whose oldest untold reaction has waited long enough. Index channel_reactions_due_at. */
 async function tellDue(chats: ChatDeps): Promise<void> {
   const due = await chats.db.query<{ chat_id: string }>(sql`
@@ -88,8 +93,9 @@ async function tellDue(chats: ChatDeps): Promise<void> {
     try {
       await changeChat(chats, chat_id, tellReactions)
     } catch (error) {
-      if (!(error instanceof AppError && error.code === 'chat_not_found')) throw error
-      await chats.db.query(sql`DELETE FROM channel_reactions_due WHERE chat_id = ${chat_id}`)
+      // One that cannot be told does not keep the others from it.
+      if (!(error instanceof AppError && error.code === 'chat_not_found')) complain(chats, error)
+      else await chats.db.query(sql`DELETE FROM channel_reactions_due WHERE chat_id = ${chat_id}`)
     }
   }
 }
