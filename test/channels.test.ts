@@ -80,7 +80,7 @@ test('a channel is made, read by anybody, subscribed to and left; nobody is told
   await device.waitFor('chat_added', (e) => e.chat.id === id)
   await say(owner, id, 'second')
   for (const client of [device, other]) await vi.waitFor(() => expect(heard(client, id)).toContain('second'), 5_000)
-  expect(device.state.unread(id)).toBe(1)
+  await vi.waitFor(() => expect(device.state.unread(id)).toBe(1), 5_000)
   expect([...device.state.chats.get(id)!.members.keys()]).toEqual([owner.id])
 
   await ok(unsubscribe(reader, id), Done)
