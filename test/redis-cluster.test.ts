@@ -298,3 +298,32 @@ test('two servers over the cluster: messages pass, who is removed hears nothing,
   await b.sync()
   expect(compare(b.state, fresh.state).stamped).toEqual([])
 }, 120_000)
+
+// The last one: it leaves a node more.
+test('a replica that takes over has the channels of its master, and everybody catches up', async () => {
+  const prefix = `${randomUUID()}:`
+  const [a, b, c] = [await bus(prefix), await bus(prefix), await bus(prefix)]
+  const limits = await createClusterLimits({ cluster: await cluster(), prefix })
+  closers.push(() => limits.close())
+  const master = redis.nodes[1]!
+  const [onIt] = await channelsOn(master, prefix, 1)
+  expect(await a.bus.subscribe([onIt!])).toBe(true)
+  expect(await b.bus.subscribe([onIt!])).toBe(true)
+  const replica = await redis.addReplica(master)
+  await master.stop()
+  await until(async () => expect(await redis.cli(replica, 'ROLE')).toMatch(/^master/), 20_000)
+  for (const one of [a, b, c]) {
+    await until(() => expect(one.gaps).toHaveBeenCalled())
+    await until(() => expect(one.bus.connected).toBe(true))
+  }
+  await until(() => {
+    c.bus.publish(onIt!, text('again'))
+    for (const one of [a, b]) expect(one.heard).toContain(`${onIt} again`)
+  })
+  expect(await redis.cli(replica, 'PUBSUB', 'SHARDCHANNELS', `${prefix}*`)).toContain(onIt)
+  const dropped = c.bus.dropped
+  c.bus.publish(onIt!, text('and again'))
+  await until(() => expect(a.heard).toContain(`${onIt} and again`))
+  // What was lost on lines that are closed still counts, and nothing more is.
+  expect(c.bus.dropped).toBe(dropped)
+}, 60_000)

@@ -18,6 +18,8 @@ export interface PrivateCluster {
   ownerOf(key: string): Promise<PrivateRedis>
   /** Gives the key's slot to another node. */
   moveSlot(key: string, to: PrivateRedis): Promise<void>
+  /** A node that takes over where this one goes. Is not among `nodes`; ends with the cluster. */
+  addReplica(master: PrivateRedis): Promise<PrivateRedis>
   /** Resolves once every node takes commands. */
   whole(): Promise<void>
   close(): Promise<void>
@@ -27,10 +29,22 @@ export interface PrivateCluster {
 export async function startCluster(): Promise<PrivateCluster> {
   const folder = await scratch('cluster')
   const nodes: PrivateRedis[] = []
+  const replicas: PrivateRedis[] = []
   const close = async () => {
-    for (const node of nodes) await node.stop()
+    for (const node of [...nodes, ...replicas]) await node.stop()
     await folder.remove()
   }
+  const startNode = () =>
+    startRedis(async (port) => [
+      '--cluster-enabled',
+      'yes',
+      '--cluster-config-file',
+      join(folder.dir, `${port}.conf`),
+      '--cluster-port',
+      `${await freePort()}`,
+      '--cluster-node-timeout',
+      '1000',
+    ])
   const cli = async (node: PrivateRedis, ...args: string[]) =>
     (await run('redis-cli', ['-h', '127.0.0.1', '-p', `${node.port}`, ...args])).stdout.trim()
   const slotOf = (key: string) => cli(nodes[0]!, 'CLUSTER', 'KEYSLOT', key)
@@ -57,18 +71,7 @@ export async function startCluster(): Promise<PrivateCluster> {
   }
   try {
     for (let n = 0; n < 3; n += 1) {
-      nodes.push(
-        await startRedis(async (port) => [
-          '--cluster-enabled',
-          'yes',
-          '--cluster-config-file',
-          join(folder.dir, `${port}.conf`),
-          '--cluster-port',
-          `${await freePort()}`,
-          '--cluster-node-timeout',
-          '1000',
-        ]),
-      )
+      nodes.push(await startNode())
     }
     const addresses = nodes.map(({ port }) => `127.0.0.1:${port}`)
     await run('redis-cli', ['--cluster', 'create', ...addresses, '--cluster-replicas', '0', '--cluster-yes'])
@@ -91,6 +94,18 @@ export async function startCluster(): Promise<PrivateCluster> {
       const keys = (await cli(from, 'CLUSTER', 'GETKEYSINSLOT', slot, '1000')).split('\n').filter(Boolean)
       if (keys.length > 0) await cli(from, 'MIGRATE', '127.0.0.1', `${to.port}`, '', '0', '5000', 'KEYS', ...keys)
       for (const node of [to, from, ...nodes]) await cli(node, 'CLUSTER', 'SETSLOT', slot, 'NODE', toId)
+    },
+    async addReplica(master) {
+      const replica = await startNode()
+      replicas.push(replica)
+      const id = await cli(master, 'CLUSTER', 'MYID')
+      const addresses = [replica, master].map(({ port }) => `127.0.0.1:${port}`)
+      await run('redis-cli', ['--cluster', 'add-node', ...addresses, '--cluster-slave', '--cluster-master-id', id])
+      await until(
+        async () => (await cli(replica, 'INFO', 'replication')).includes('master_link_status:up'),
+        'the replica follows',
+      )
+      return replica
     },
     whole,
     close,

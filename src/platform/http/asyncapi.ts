@@ -48,6 +48,7 @@ function describe(): string {
     'Text frames, one JSON object each, at most 64 KiB. Sign in by `?token=…`, or by a first frame `auth` within 5 s.',
     'A command may carry `id`: its `ack` or `error` repeats it. Without one only errors are answered.',
     'The server pings every 25 s and drops a peer that is silent for 60 s. Unknown types and fields of events are to be ignored.',
+    'Where no WebSocket passes, `GET /api/v1/events` streams the same events, and REST takes the commands.',
     `The server closes with:\n\n${table('code | why | what the client does', closes)}`,
   ].join('\n\n')
 }
