@@ -55,9 +55,12 @@ export async function chatsUnreadFrom(q: Queryable, userId: string, senderId: st
     JOIN chat_members p ON p.chat_id = u.chat_id AND p.user_id = ${senderId}
     JOIN chat_members m ON m.chat_id = u.chat_id AND m.user_id = u.user_id AND m.left_at IS NULL
     JOIN chat_counters k ON k.chat_id = u.chat_id
-    WHERE u.user_id = ${userId} AND u.is_member AND EXISTS (
+    CROSS JOIN LATERAL (
       SELECT 1 FROM messages x WHERE x.chat_id = u.chat_id AND x.seq > greatest(m.read_seq, u.cleared_seq, k.last_seq - ${maxLookedAt})
-        AND x.sender_id = ${senderId} AND x.message_type <> 'system' AND x.deleted_at IS NULL)`)
+        AND x.sender_id = ${senderId} AND x.message_type <> 'system' AND x.deleted_at IS NULL
+      LIMIT 1
+    ) AS one
+    WHERE u.user_id = ${userId} AND u.is_member`)
   return rows.map((row) => row.chat_id)
 }
 
