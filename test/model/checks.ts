@@ -1,5 +1,6 @@
 import type { Pool } from 'pg'
 import type { Hearing } from './device.ts'
+import { silentChats } from './relate.ts'
 import type { Run, SendOutcome } from './run.ts'
 
 /** What must hold of the database and of everything that was ever told, whatever happened. Each returns its complaints. */
@@ -70,6 +71,7 @@ export async function checkSends(run: Run, journal: ReadonlyMap<string, Change[]
      FROM messages m WHERE chat_id = ANY($1) AND message_type <> 'system'`,
     [run.chats],
   )
+  const silent = await silentChats(run)
   const complaints: string[] = []
   const bySend = Map.groupBy(rows, (row) => `${row.chat_id} ${row.sender_id} ${row.client_id}`)
   for (const [key, found] of bySend) if (found.length > 1) complaints.push(`${key} is there ${found.length} times`)
@@ -84,12 +86,18 @@ export async function checkSends(run: Run, journal: ReadonlyMap<string, Change[]
     for (const { message } of sends)
       if (message && (message.id !== row?.id || message.seq !== row.seq))
         complaints.push(`${name} was acknowledged as ${message.id} #${message.seq} but is ${JSON.stringify(row)}`)
-    if (row && sends.every((s) => s.result === 'chat_not_found')) complaints.push(`${name} was refused and is there`)
-    for (const sent of sends) complaints.push(...judge(sent, name, journal.get(`${sent.chatId} ${sent.userId}`)))
+    if (row && sends.every((s) => s.result === 'chat_not_found' || isSilenced(s)))
+      complaints.push(`${name} was refused and is there`)
+    for (const sent of sends)
+      if (!(isSilenced(sent) && silent.has(sent.chatId)))
+        complaints.push(...judge(sent, name, journal.get(`${sent.chatId} ${sent.userId}`)))
   }
   for (const key of bySend.keys()) if (!tries.has(key)) complaints.push(`${key} was sent by nobody`)
   return complaints
 }
+
+/** Refused by a block. */
+export const isSilenced = ({ result }: { result: string }) => result === 'not_allowed' || result === 'user_blocked'
 
 /** Times of the journal are a little older than the commits that made them true. */
 export const slackMs = 250
@@ -154,7 +162,8 @@ export async function countUnread(sql: Pool, userId: string): Promise<Map<string
      CROSS JOIN LATERAL (
        SELECT count(*)::int AS unread, (count(*) FILTER (WHERE u.user_id = ANY(x.mentions)))::int AS mentions FROM messages x
        WHERE x.chat_id = u.chat_id AND x.seq > m.read_seq AND x.seq > u.cleared_seq
-         AND x.sender_id <> u.user_id AND x.message_type <> 'system' AND x.deleted_at IS NULL) x
+         AND x.sender_id <> u.user_id AND x.message_type <> 'system' AND x.deleted_at IS NULL
+         AND NOT EXISTS (SELECT 1 FROM relations r WHERE r.user_id = u.user_id AND r.other_id = x.sender_id AND r.blocked)) x
      WHERE u.user_id = $1 AND u.is_member`,
     [userId],
   )

@@ -24,6 +24,7 @@ export function compare(live: ClientState, fresh: ClientState): Likeness {
   differ('chats', [...live.chats.keys()].sort(), [...fresh.chats.keys()].sort())
   differ('user_version', live.userVersion, fresh.userVersion)
   differ('me', { ...live.me, last_seen: null }, { ...fresh.me, last_seen: null })
+  differ('relations', relations(live), relations(fresh))
   for (const [id, b] of fresh.chats) {
     const a = live.chats.get(id)
     if (!a) continue
@@ -55,6 +56,13 @@ export function compare(live: ClientState, fresh: ClientState): Likeness {
   }
   return { stamped, ticks }
 }
+
+/** What has ended may be known here and not there. How people look at the moment is not what was told then. */
+const relations = (state: ClientState) =>
+  [...state.relations.values()]
+    .filter((each) => each.relation !== 'none')
+    .sort((x, y) => (x.user_id < y.user_id ? -1 : 1))
+    .map((each) => ({ ...each, user: each.user.id }))
 
 /** JSON with the fields of every object in one order. */
 const canonical = (value: unknown) =>

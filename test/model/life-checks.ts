@@ -3,6 +3,7 @@ import { decode, segmentSize } from '../../src/modules/search/posts.ts'
 import { bySender, wordsOf } from '../../src/modules/search/text.ts'
 import { type Change, deletedChats, slackMs } from './checks.ts'
 import type { Hearing } from './device.ts'
+import { silentChats } from './relate.ts'
 import type { Deed, Run } from './run.ts'
 
 /** What must hold of what became of messages. Each returns its complaints. */
@@ -161,6 +162,7 @@ export async function checkDeeds(run: Run, journal: ReadonlyMap<string, Change[]
   )
   const reacted = new Map<string, number[]>()
   for (const { key, at } of reactions) reacted.set(key, [...(reacted.get(key) ?? []), at])
+  const silent = await silentChats(run)
   const complaints: string[] = []
   for (const done of run.deeds) {
     const { what, result, chatId, userId, seq, content, messageId, to } = done
@@ -181,7 +183,8 @@ export async function checkDeeds(run: Run, journal: ReadonlyMap<string, Change[]
       if (isMember === false) complaints.push(`${name}, though no member`)
     }
     const reaches = to?.chatIds.every((id) => steady(journal.get(`${id} ${userId}`), [done]) && !deletedChats.has(id))
-    const known = { isMember, reaches, wasDeleted: deletedAt.has(place), isMine: senderOf.get(messageId) === userId }
+    const isSilent = [chatId, ...(to?.chatIds ?? [])].some((id) => silent.has(id))
+    const known = { isMember, reaches, isSilent, wasDeleted: deletedAt.has(place), isMine: senderOf.get(messageId) === userId }
     complaints.push(...judge(run, done, known).map((why) => name + why))
     if (what === 'react' || what === 'unreact') {
       const times = reacted.get(`${place} ${userId} ${done.emoji} ${what === 'react' ? 't' : 'f'}`) ?? []
@@ -198,12 +201,15 @@ interface Known {
   isMember: boolean | undefined
   /** Of a forward: a member of every chat it was for. */
   reaches: boolean | undefined
+  /** One of the two in a direct chat that it is about has blocked the other at some time. */
+  isSilent: boolean
   wasDeleted: boolean
   isMine: boolean
 }
 
 /** Refusals need an excuse. */
-function judge(run: Run, { what, result, userId, chatId }: Deed, { isMember, reaches, wasDeleted, isMine }: Known): string[] {
+function judge(run: Run, { what, result, userId, chatId }: Deed, known: Known): string[] {
+  const { isMember, reaches, isSilent, wasDeleted, isMine } = known
   switch (result) {
     case 'ok':
       return []
@@ -215,6 +221,9 @@ function judge(run: Run, { what, result, userId, chatId }: Deed, { isMember, rea
     case 'forbidden':
       if (what === 'edit' || what === 'delete') return isMine ? [' for its sender'] : []
       return what === 'pin' || what === 'unpin' ? [] : [', though nobody needs a role for it']
+    case 'not_allowed':
+    case 'user_blocked':
+      return isSilent ? [] : [' where nobody blocks']
     case 'chat_not_found':
       return reaches === false ? [] : [' is no answer to that']
     default:

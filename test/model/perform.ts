@@ -4,6 +4,7 @@ import type { Account } from '../support/server.ts'
 import { type Of, pick, rest, who } from './acting.ts'
 import type { Device } from './device.ts'
 import { live } from './life.ts'
+import { relate } from './relate.ts'
 import type { Run } from './run.ts'
 import { type Action, type Fault, losses } from './script.ts'
 import { moveCursor, send, sendAgain, sendTwice } from './talking.ts'
@@ -57,6 +58,8 @@ export async function perform(run: Run, action: Action): Promise<string> {
       return createGroup(run, action)
     case 'settings':
       return settings(run, action)
+    case 'relate':
+      return relate(run, action)
     case 'connect':
       await pick(run.devices, action.device).connect(action.at)
       return 'done'

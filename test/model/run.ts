@@ -57,6 +57,8 @@ export interface Run {
   deeds: Deed[]
   /** Direct chats that somebody deleted for themselves, or tried to: "chat user". */
   cleared: Set<string>
+  /** Pairs of people of whom one has blocked the other, or tried to: their ids in order. */
+  blocked: Set<string>
   logouts: { device: string; account: Account; client: Device['client']; wasOpen: boolean }[]
   log: string[]
   step: number
@@ -96,6 +98,7 @@ export async function start(world: World, script: Script): Promise<Run> {
     sends: [],
     deeds: [],
     cleared: new Set(),
+    blocked: new Set(),
     logouts: [],
     log: [],
     step: 0,

@@ -36,6 +36,8 @@ export const raceOps = [
 ] as const
 export type RaceOp = (typeof raceOps)[number]
 
+export const relateOps = ['ask', 'accept', 'drop', 'part', 'block', 'unblock'] as const
+
 export type Action =
   | ({ do: 'send'; rest: boolean; reply: number | undefined; call: number | undefined } & Place)
   /** The same client_id at once from two devices of a user over two instances. */
@@ -61,6 +63,7 @@ export type Action =
   | ({ do: 'leave' | 'delete_group' | 'clear_dm' } & Place)
   | ({ do: 'create_group'; members: number } & Place)
   | ({ do: 'settings'; archived?: boolean | undefined; pinned?: boolean | undefined; muted?: boolean | undefined } & Place)
+  | ({ do: 'relate'; op: (typeof relateOps)[number]; target: number } & Place)
   | { do: 'connect' | 'logout'; device: number; at: number }
   | { do: 'disconnect'; device: number }
   | { do: 'sync'; device: number; limit: number }
@@ -142,6 +145,10 @@ const action = fc.oneof(
   { weight: 1, arbitrary: rec('clear_dm', place) },
   { weight: 2, arbitrary: rec('create_group', { ...place, members: n }) },
   { weight: 5, arbitrary: rec('settings', { ...place, archived: maybe, pinned: maybe, muted: maybe }) },
+  {
+    weight: 9,
+    arbitrary: rec('relate', { ...place, op: fc.constantFrom(...relateOps, 'ask', 'accept', 'unblock'), target: n }),
+  },
   { weight: 7, arbitrary: rec('connect', { device: n, at }) },
   { weight: 5, arbitrary: rec('disconnect', { device: n }) },
   { weight: 2, arbitrary: rec('logout', { device: n, at }) },

@@ -4,6 +4,7 @@ import { Client } from '../client/client.ts'
 import { checkCounters, checkHearing, checkSends, countUnread, deletedChats, journalOf, shownBeside } from './checks.ts'
 import { compare } from './compare.ts'
 import { checkDeeds, checkGone, checkMentions, checkStored, checkWords, goneTexts } from './life-checks.ts'
+import { checkRelations } from './relate.ts'
 import type { Person, Run } from './run.ts'
 
 /** The end of a run: all is kind again, and whoever was live, comes back or is new must see the same. */
@@ -48,7 +49,11 @@ export async function settle(run: Run): Promise<string[]> {
   complaints.push(...(await patiently(async () => differences('stamped').map((said) => `resumed: ${said}`))))
   complaints.push(...(await patiently(async () => differences('ticks').map((said) => `ticks: ${said}`))))
   const journal = await journalOf(world.sql, run.chats)
-  complaints.push(...(await checkCounters(world.sql, run.chats)), ...(await checkSends(run, journal)))
+  complaints.push(
+    ...(await checkCounters(world.sql, run.chats)),
+    ...(await checkSends(run, journal)),
+    ...(await checkRelations(run)),
+  )
   complaints.push(...(await checkStored(world.sql, run.chats)), ...(await checkDeeds(run, journal)))
   complaints.push(...(await checkWords(world.sql, run.chats)))
   complaints.push(...(await checkMentions(run, journal)))
