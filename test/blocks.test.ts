@@ -106,6 +106,20 @@ test('a direct chat is not begun with who blocks me, whom I block, or who takes 
   expect(await refusal(servers.call('PUT', `/blocks/${nobody}`, { as: x }))).toBe('404 user_not_found')
 })
 
+test('nobody is put into a group by somebody whom they block; who is in stays', async () => {
+  const [x, y, z] = await people(3)
+  const group = await servers.group(x, [y])
+  await block(y, x)
+  expect(await refusal(post(x, '/chats', { type: 'group', name: 'G', member_ids: [z.id, y.id] }))).toBe('403 not_allowed')
+  const other = await servers.group(x, [])
+  expect(await refusal(post(x, `/chats/${other}/members`, { user_ids: [z.id, y.id] }))).toBe('403 not_allowed')
+  expect((await chat(x, other)).members.map((member) => member.user_id)).toEqual([x.id])
+  // Named again, who is in already is left as they are.
+  await ok(post(x, `/chats/${group}/members`, { user_ids: [y.id, z.id] }), ChatWithMembers)
+  await say(x, group)
+  await ok(post(y, '/chats', { type: 'group', name: 'Mine', member_ids: [x.id] }), ChatWithMembers, 201)
+})
+
 test('a block hides and tells nothing: the other side keeps contact and chat, and sees somebody who is offline', async () => {
   const [me, them] = await people(2)
   await befriend(me, them)

@@ -1,7 +1,8 @@
-import { sql } from '../../platform/db/db.ts'
+import { type Queryable, sql } from '../../platform/db/db.ts'
 import { AppError } from '../../platform/errors.ts'
 import { newId } from '../../platform/ids.ts'
 import type { Role } from '../../protocol/resources.ts'
+import { ties } from '../contacts/index.ts'
 import { changeChat } from './change.ts'
 import { updateChat } from './chat-row.ts'
 import type { ChatDeps } from './deps.ts'
@@ -14,6 +15,11 @@ import { dissolve } from './profile.ts'
 /** Refuses the whole call with `user_not_found` if one of them does not exist. */
 async function checkPeople(deps: ChatDeps, ids: readonly string[]): Promise<void> {
   if ((await deps.existingUsers(ids)).size !== ids.length) throw new AppError('user_not_found')
+}
+
+/** Nobody is put into a group by somebody whom they block: the whole call is refused with `not_allowed`. */
+async function checkNoBlock(q: Queryable, actorId: string, ids: readonly string[]): Promise<void> {
+  for (const { blocks_viewer } of (await ties(q, actorId, ids)).values()) if (blocks_viewer) throw new AppError('not_allowed')
 }
 
 /** Makes the group with its first members; resolves with its id. */
@@ -30,6 +36,7 @@ export async function createGroup(
     deps,
     id,
     async (change) => {
+      await checkNoBlock(change.tx, actorId, others)
       await join(change, [
         { user_id: actorId, role: 'owner' },
         ...others.map((user_id) => ({ user_id, role: 'member' as const })),
@@ -60,6 +67,7 @@ export async function addMembers(deps: ChatDeps, actorId: string, chatId: string
     const fresh = wanted.filter((id) => !known.has(id))
     if (change.chat.member_count + fresh.length > deps.groupMaxMembers) throw new AppError('group_full')
     if (fresh.length === 0) return
+    await checkNoBlock(change.tx, actorId, fresh)
     await join(
       change,
       fresh.map((user_id) => ({ user_id, role: 'member' as const })),

@@ -137,7 +137,7 @@ export function chatRoutes(app: App, deps: ChatDeps, cursors: Cursors): void {
         summary: 'Add members; those who are in already stay as they are',
         params: schema.ChatParams,
         body: schema.AddMembers,
-        response: answers({ 200: schema.ChatWithMembers }, [...refusals, 'user_not_found', 'group_full']),
+        response: answers({ 200: schema.ChatWithMembers }, [...refusals, 'user_not_found', 'group_full', 'not_allowed']),
       },
     },
     async ({ identity, params, body }) => {
