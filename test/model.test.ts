@@ -9,7 +9,8 @@ import { createWorld, type World } from './model/world.ts'
  * Two instances, an unkind bus, a database that answers late or not at all, and people who do all they can at once. At the
  * end of each run what a live, a returning and a new device see must be the same, and nothing of what was promised broken.
  *
- * More by hand: `MODEL_RUNS=500 MODEL_SEED=1 npx vitest run test/model.test.ts`.
+ * More by hand: `MODEL_RUNS=500 MODEL_SEED=1 npx vitest run test/model.test.ts`; with `MODEL_OVER=events` all
+ * devices hear by event streams and speak by REST.
  */
 
 const numRuns = Number(process.env.MODEL_RUNS ?? 50)

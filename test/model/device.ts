@@ -45,6 +45,7 @@ export class Device {
     const options = {
       userId: this.userId,
       token: () => this.account.token,
+      over: process.env.MODEL_OVER === 'events' ? ('events' as const) : ('socket' as const),
       get url() {
         return at()
       },
