@@ -1,6 +1,6 @@
 import type { Pool } from 'pg'
 import type { Hearing } from './device.ts'
-import { silentChats } from './relate.ts'
+import { type Blocks, isBlocked, isBlockRefusal } from './relation-checks.ts'
 import type { Run, SendOutcome } from './run.ts'
 
 /** What must hold of the database and of everything that was ever told, whatever happened. Each returns its complaints. */
@@ -55,7 +55,7 @@ const standing = (changes: readonly Change[] | undefined, version: number): Chan
   changes?.findLast((change) => change.version <= version)
 
 /** Acknowledged: there, once. Refused: not there. And whoever wrote was a member at that version. */
-export async function checkSends(run: Run, journal: ReadonlyMap<string, Change[]>): Promise<string[]> {
+export async function checkSends(run: Run, journal: ReadonlyMap<string, Change[]>, blocks: Blocks): Promise<string[]> {
   const { rows } = await run.world.sql.query<{
     id: string
     chat_id: string
@@ -71,7 +71,6 @@ export async function checkSends(run: Run, journal: ReadonlyMap<string, Change[]
      FROM messages m WHERE chat_id = ANY($1) AND message_type <> 'system'`,
     [run.chats],
   )
-  const silent = await silentChats(run)
   const complaints: string[] = []
   const bySend = Map.groupBy(rows, (row) => `${row.chat_id} ${row.sender_id} ${row.client_id}`)
   for (const [key, found] of bySend) if (found.length > 1) complaints.push(`${key} is there ${found.length} times`)
@@ -86,25 +85,30 @@ export async function checkSends(run: Run, journal: ReadonlyMap<string, Change[]
     for (const { message } of sends)
       if (message && (message.id !== row?.id || message.seq !== row.seq))
         complaints.push(`${name} was acknowledged as ${message.id} #${message.seq} but is ${JSON.stringify(row)}`)
-    if (row && sends.every((s) => s.result === 'chat_not_found' || isSilenced(s)))
+    if (row && sends.every((s) => s.result === 'chat_not_found' || isBlockRefusal(s.result)))
       complaints.push(`${name} was refused and is there`)
-    for (const sent of sends)
-      if (!(isSilenced(sent) && silent.has(sent.chatId)))
-        complaints.push(...judge(sent, name, journal.get(`${sent.chatId} ${sent.userId}`)))
+    for (const sent of sends) {
+      const blocked = isBlocked(run, blocks, sent.chatId, sent)
+      complaints.push(...judge(sent, name, blocked, journal.get(`${sent.chatId} ${sent.userId}`)))
+    }
   }
   for (const key of bySend.keys()) if (!tries.has(key)) complaints.push(`${key} was sent by nobody`)
   return complaints
 }
 
-/** Refused by a block. */
-export const isSilenced = ({ result }: { result: string }) => result === 'not_allowed' || result === 'user_blocked'
-
 /** Times of the journal are a little older than the commits that made them true. */
 export const slackMs = 250
 
 /** Who was a member all the while is not refused; who was none all the while is, as if there were no such chat. */
-function judge({ from, until, result, chatId }: SendOutcome, name: string, changes: readonly Change[] = []): string[] {
+function judge(
+  { from, until, result, chatId }: SendOutcome,
+  name: string,
+  blocked: boolean | undefined,
+  changes: readonly Change[] = [],
+): string[] {
   if (result === 'lost' || result === 'unavailable') return []
+  if (isBlockRefusal(result)) return blocked === false ? [`${name}: refused with ${result}, though nobody blocked`] : []
+  if (result === 'ok' && blocked) return [`${name}: one of the two blocked the other`]
   const before = changes.findLast((change) => change.at < from - slackMs)
   if (changes.some((change) => change.at >= from - slackMs && change.at <= until)) return []
   if (before?.active) return result === 'ok' || deletedChats.has(chatId) ? [] : [`${name}: a member was refused with ${result}`]

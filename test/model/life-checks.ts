@@ -3,7 +3,7 @@ import { decode, segmentSize } from '../../src/modules/search/posts.ts'
 import { bySender, wordsOf } from '../../src/modules/search/text.ts'
 import { type Change, deletedChats, slackMs } from './checks.ts'
 import type { Hearing } from './device.ts'
-import { silentChats } from './relate.ts'
+import { type Blocks, isBlocked, isBlockRefusal } from './relation-checks.ts'
 import type { Deed, Run } from './run.ts'
 
 /** What must hold of what became of messages. Each returns its complaints. */
@@ -145,7 +145,7 @@ function steady(changes: readonly Change[] = [], tries: readonly { from: number;
 }
 
 /** What was answered is what came of it; what was refused left no trace. */
-export async function checkDeeds(run: Run, journal: ReadonlyMap<string, Change[]>): Promise<string[]> {
+export async function checkDeeds(run: Run, journal: ReadonlyMap<string, Change[]>, blocks: Blocks): Promise<string[]> {
   const { sql } = run.world
   const texts = await textsOf(sql, run.chats)
   const became = new Map(texts.map((change) => [change.became, change]))
@@ -162,7 +162,6 @@ export async function checkDeeds(run: Run, journal: ReadonlyMap<string, Change[]
   )
   const reacted = new Map<string, number[]>()
   for (const { key, at } of reactions) reacted.set(key, [...(reacted.get(key) ?? []), at])
-  const silent = await silentChats(run)
   const complaints: string[] = []
   for (const done of run.deeds) {
     const { what, result, chatId, userId, seq, content, messageId, to } = done
@@ -181,10 +180,12 @@ export async function checkDeeds(run: Run, journal: ReadonlyMap<string, Change[]
       if (what === 'delete' && !deletedAt.has(place)) complaints.push(`${name}, but it is there`)
       if (what === 'edit' && senderOf.get(messageId) !== userId) complaints.push(`${name}, but it is another's`)
       if (isMember === false) complaints.push(`${name}, though no member`)
+      if (what !== 'delete' && what !== 'forward' && isBlocked(run, blocks, chatId, done))
+        complaints.push(`${name}, though one of the two blocked the other`)
     }
     const reaches = to?.chatIds.every((id) => steady(journal.get(`${id} ${userId}`), [done]) && !deletedChats.has(id))
-    const isSilent = [chatId, ...(to?.chatIds ?? [])].some((id) => silent.has(id))
-    const known = { isMember, reaches, isSilent, wasDeleted: deletedAt.has(place), isMine: senderOf.get(messageId) === userId }
+    const isExcused = [chatId, ...(to?.chatIds ?? [])].some((id) => isBlocked(run, blocks, id, done) !== false)
+    const known = { isExcused, isMember, reaches, wasDeleted: deletedAt.has(place), isMine: senderOf.get(messageId) === userId }
     complaints.push(...judge(run, done, known).map((why) => name + why))
     if (what === 'react' || what === 'unreact') {
       const times = reacted.get(`${place} ${userId} ${done.emoji} ${what === 'react' ? 't' : 'f'}`) ?? []
@@ -197,19 +198,20 @@ export async function checkDeeds(run: Run, journal: ReadonlyMap<string, Change[]
 }
 
 interface Known {
+  /** Perhaps somebody blocked somebody. */
+  isExcused: boolean
   /** All the while; undefined where it changed. */
   isMember: boolean | undefined
   /** Of a forward: a member of every chat it was for. */
   reaches: boolean | undefined
-  /** One of the two in a direct chat that it is about has blocked the other at some time. */
-  isSilent: boolean
   wasDeleted: boolean
   isMine: boolean
 }
 
 /** Refusals need an excuse. */
 function judge(run: Run, { what, result, userId, chatId }: Deed, known: Known): string[] {
-  const { isMember, reaches, isSilent, wasDeleted, isMine } = known
+  const { isExcused, isMember, reaches, wasDeleted, isMine } = known
+  if (isBlockRefusal(result)) return isExcused && what !== 'delete' ? [] : [', though nobody blocked']
   switch (result) {
     case 'ok':
       return []
@@ -221,9 +223,6 @@ function judge(run: Run, { what, result, userId, chatId }: Deed, known: Known): 
     case 'forbidden':
       if (what === 'edit' || what === 'delete') return isMine ? [' for its sender'] : []
       return what === 'pin' || what === 'unpin' ? [] : [', though nobody needs a role for it']
-    case 'not_allowed':
-    case 'user_blocked':
-      return isSilent ? [] : [' where nobody blocks']
     case 'chat_not_found':
       return reaches === false ? [] : [' is no answer to that']
     default:

@@ -4,7 +4,7 @@ import type { Account } from '../support/server.ts'
 import { type Of, pick, rest, who } from './acting.ts'
 import type { Device } from './device.ts'
 import { live } from './life.ts'
-import { relate } from './relate.ts'
+import { meet, relate } from './relate.ts'
 import type { Run } from './run.ts'
 import { type Action, type Fault, losses } from './script.ts'
 import { moveCursor, send, sendAgain, sendTwice } from './talking.ts'
@@ -30,6 +30,9 @@ export async function perform(run: Run, action: Action): Promise<string> {
     case 'race':
     case 'call_and_remove':
       return live(run, action)
+    case 'cross':
+    case 'block_and_send':
+      return meet(run, action)
     case 'add':
     case 'remove':
     case 'role':

@@ -1,7 +1,23 @@
 import { type Of, pick, rest, who } from './acting.ts'
-import type { Run } from './run.ts'
+import type { Person, Run } from './run.ts'
+import { sendAs } from './talking.ts'
 
-/** What a person does with another: asks, answers, parts, blocks. Whom it concerns is written down before it is done. */
+/** What a person does with another: asks, answers, parts, blocks. */
+
+/** Two ask each other at once; or the two of a direct chat write while the one blocks the other. */
+export async function meet(run: Run, { do: what, device, chat, at, undo }: Of<'cross' | 'block_and_send'>): Promise<string> {
+  const chatId = pick(run.dms, chat)
+  const [a, b] = run.pairs.get(chatId)!.map((id) => run.people.find((person) => person.account.id === id)!) as [Person, Person]
+  const ask = (from: Person, to: Person, n: number) =>
+    rest(run, 'POST', '/contacts/requests', from.account, n, { user_id: to.account.id })
+  if (what === 'cross') return (await Promise.all([ask(a, b, at), ask(b, a, 1 - at)])).join(', ')
+  const said = await Promise.all([
+    rest(run, undo ? 'DELETE' : 'PUT', `/blocks/${b.account.id}`, a.account, at),
+    sendAs(run, pick(b.devices, device), chatId, 1 - at, true, {}),
+    sendAs(run, pick(a.devices, device), chatId, at, true, {}),
+  ])
+  return said.join(', ')
+}
 
 export async function relate(run: Run, action: Of<'relate'>): Promise<string> {
   const { op, target, at } = action
@@ -26,7 +42,6 @@ export async function relate(run: Run, action: Of<'relate'>): Promise<string> {
     case 'part':
       return rest(run, 'DELETE', `/contacts/${other.id}`, account, at)
     case 'block':
-      run.blocked.add([account.id, other.id].sort().join())
       return rest(run, 'PUT', `/blocks/${other.id}`, account, at)
     case 'unblock':
       return rest(run, 'DELETE', `/blocks/${other.id}`, account, at)
@@ -44,13 +59,4 @@ export async function checkRelations(run: Run): Promise<string[]> {
     [ids],
   )
   return rows.map((row) => row.said)
-}
-
-/** Chats in which what is said may be refused, because one of the two has blocked the other at some time. */
-export async function silentChats(run: Run): Promise<Set<string>> {
-  const { rows } = await run.world.sql.query<{ chat_id: string; pair: string }>(
-    `SELECT chat_id, user_a || ',' || user_b AS pair FROM dm_pairs WHERE chat_id = ANY($1)`,
-    [run.dms],
-  )
-  return new Set(rows.flatMap(({ chat_id, pair }) => (run.blocked.has(pair) ? [chat_id] : [])))
 }

@@ -53,12 +53,12 @@ export interface Run {
   /** Those of them that are groups, and direct chats. */
   groups: string[]
   dms: string[]
+  /** Whose the direct chats are. */
+  pairs: Map<string, [string, string]>
   sends: SendOutcome[]
   deeds: Deed[]
   /** Direct chats that somebody deleted for themselves, or tried to: "chat user". */
   cleared: Set<string>
-  /** Pairs of people of whom one has blocked the other, or tried to: their ids in order. */
-  blocked: Set<string>
   logouts: { device: string; account: Account; client: Device['client']; wasOpen: boolean }[]
   log: string[]
   step: number
@@ -95,10 +95,13 @@ export async function start(world: World, script: Script): Promise<Run> {
     chats,
     groups,
     dms,
+    pairs: new Map([
+      [dms[0]!, [a.id, b.id]],
+      [dms[1]!, [b.id, c.id]],
+    ]),
     sends: [],
     deeds: [],
     cleared: new Set(),
-    blocked: new Set(),
     logouts: [],
     log: [],
     step: 0,

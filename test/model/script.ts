@@ -64,6 +64,8 @@ export type Action =
   | ({ do: 'create_group'; members: number } & Place)
   | ({ do: 'settings'; archived?: boolean | undefined; pinned?: boolean | undefined; muted?: boolean | undefined } & Place)
   | ({ do: 'relate'; op: (typeof relateOps)[number]; target: number } & Place)
+  /** The two of a direct chat ask each other at once; both write while the one blocks the other, or no longer. */
+  | ({ do: 'cross' | 'block_and_send'; undo: boolean } & Place)
   | { do: 'connect' | 'logout'; device: number; at: number }
   | { do: 'disconnect'; device: number }
   | { do: 'sync'; device: number; limit: number }
@@ -149,6 +151,8 @@ const action = fc.oneof(
     weight: 9,
     arbitrary: rec('relate', { ...place, op: fc.constantFrom(...relateOps, 'ask', 'accept', 'unblock'), target: n }),
   },
+  { weight: 1, arbitrary: rec('cross', { ...place, undo: fc.constant(false) }) },
+  { weight: 3, arbitrary: rec('block_and_send', { ...place, undo: fc.constantFrom(true, true, false) }) },
   { weight: 7, arbitrary: rec('connect', { device: n, at }) },
   { weight: 5, arbitrary: rec('disconnect', { device: n }) },
   { weight: 2, arbitrary: rec('logout', { device: n, at }) },

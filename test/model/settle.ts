@@ -5,6 +5,7 @@ import { checkCounters, checkHearing, checkSends, countUnread, deletedChats, jou
 import { compare } from './compare.ts'
 import { checkDeeds, checkGone, checkMentions, checkStored, checkWords, goneTexts } from './life-checks.ts'
 import { checkRelations } from './relate.ts'
+import { blocksOf, checkShown } from './relation-checks.ts'
 import type { Person, Run } from './run.ts'
 
 /** The end of a run: all is kind again, and whoever was live, comes back or is new must see the same. */
@@ -49,12 +50,10 @@ export async function settle(run: Run): Promise<string[]> {
   complaints.push(...(await patiently(async () => differences('stamped').map((said) => `resumed: ${said}`))))
   complaints.push(...(await patiently(async () => differences('ticks').map((said) => `ticks: ${said}`))))
   const journal = await journalOf(world.sql, run.chats)
-  complaints.push(
-    ...(await checkCounters(world.sql, run.chats)),
-    ...(await checkSends(run, journal)),
-    ...(await checkRelations(run)),
-  )
-  complaints.push(...(await checkStored(world.sql, run.chats)), ...(await checkDeeds(run, journal)))
+  const blocks = await blocksOf(run)
+  complaints.push(...(await checkCounters(world.sql, run.chats)), ...(await checkSends(run, journal, blocks)))
+  complaints.push(...(await checkRelations(run)))
+  complaints.push(...(await checkStored(world.sql, run.chats)), ...(await checkDeeds(run, journal, blocks)))
   complaints.push(...(await checkWords(world.sql, run.chats)))
   complaints.push(...(await checkMentions(run, journal)))
   const gone = await goneTexts(run)
@@ -75,6 +74,7 @@ async function newDevice(run: Run, { account }: Person): Promise<Client> {
 /** A new device shows what the database says, counted the slow way. */
 async function checkNew(run: Run, { account }: Person, { state }: Client): Promise<string[]> {
   const complaints: string[] = []
+  complaints.push(...(await checkShown(run.world.sql, account.id, state)))
   const counted = await countUnread(run.world.sql, account.id)
   for (const [id, chat] of state.chats) {
     const name = `${account.username} ${id}`

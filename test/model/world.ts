@@ -155,6 +155,7 @@ CREATE TABLE j_versions (chat_id uuid, version bigint, what text, seq bigint, xi
 CREATE TABLE j_texts (chat_id uuid, seq bigint, version bigint, was text, became text, deleted boolean);
 CREATE INDEX ON j_versions (chat_id, seq);
 CREATE INDEX ON j_texts (chat_id, seq);
+CREATE TABLE j_blocks (user_id uuid, other_id uuid, blocked boolean, at timestamptz DEFAULT clock_timestamp());
 CREATE TABLE j_forwarded (chat_id uuid, content text);
 CREATE TABLE j_reactions (chat_id uuid, seq bigint, user_id uuid, emoji text, added boolean, xid bigint DEFAULT txid_current(),
   at timestamptz DEFAULT clock_timestamp());
@@ -170,6 +171,10 @@ CREATE FUNCTION j_version() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
 END $$;
 CREATE FUNCTION j_text() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
   INSERT INTO j_texts VALUES (NEW.chat_id, NEW.seq, NEW.version, OLD.content, NEW.content, NEW.deleted_at IS NOT NULL);
+  RETURN NULL;
+END $$;
+CREATE FUNCTION j_block() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+  INSERT INTO j_blocks VALUES (NEW.user_id, NEW.other_id, NEW.blocked);
   RETURN NULL;
 END $$;
 CREATE FUNCTION j_forward() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
@@ -196,6 +201,7 @@ CREATE TRIGGER j AFTER INSERT OR UPDATE OF version ON chats FOR EACH ROW EXECUTE
 CREATE TRIGGER j AFTER INSERT OR UPDATE OF version ON chat_members FOR EACH ROW EXECUTE FUNCTION j_version();
 CREATE TRIGGER jt AFTER UPDATE ON messages FOR EACH ROW
   WHEN (OLD.content <> NEW.content OR OLD.deleted_at IS DISTINCT FROM NEW.deleted_at) EXECUTE FUNCTION j_text();
+CREATE TRIGGER jb AFTER INSERT OR UPDATE OF blocked ON relations FOR EACH ROW EXECUTE FUNCTION j_block();
 CREATE TRIGGER jf AFTER INSERT ON messages FOR EACH ROW WHEN (NEW.forward_sender_id IS NOT NULL) EXECUTE FUNCTION j_forward();
 CREATE TRIGGER jr AFTER INSERT OR DELETE ON message_reactions FOR EACH ROW EXECUTE FUNCTION j_reaction();
 CREATE TRIGGER jm AFTER INSERT OR UPDATE OF version ON chat_members FOR EACH ROW EXECUTE FUNCTION j_member();
