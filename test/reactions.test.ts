@@ -108,6 +108,20 @@ test('reactions are counted for all and marked for me, live and later, on every 
   await expect(mine.ask({ type: 'react', message_id: message.id, emoji: 'x' })).rejects.toMatchObject({ code: 'invalid_input' })
 })
 
+test('reactions stay in the order of their first use, whoever takes theirs back', async () => {
+  const [a, b] = await people(2)
+  const id = await servers.dm(a, b)
+  const message = await say(a, id)
+  const device = await connect(servers, a, { at: 1 })
+  for (const emoji of ['🔥', '👀', '🎉']) await ok(react(a, message.id, emoji), ReactionList)
+  await ok(react(b, message.id, '🔥'), ReactionList)
+  await ok(unreact(a, message.id, '🔥'), ReactionList)
+  await device.waitFor('reaction', (e) => e.removed)
+  const order = (shown: readonly { emoji: string }[] = []) => shown.map(({ emoji }) => emoji)
+  expect(order(await reactions(a, message.id))).toEqual(['🔥', '👀', '🎉'])
+  expect(order(device.state.chats.get(id)?.messages.get(message.seq)?.reactions)).toEqual(['🔥', '👀', '🎉'])
+})
+
 test('the same reaction from two devices at once is one, with one version', async () => {
   const [a, b] = await people(2)
   const id = await servers.dm(a, b)

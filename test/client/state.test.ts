@@ -208,3 +208,52 @@ describe('what I hold of others', () => {
     expect(state.unread('c')).toBe(3)
   })
 })
+
+describe('what becomes of messages', () => {
+  const reply = (seq: number, version: number, quoted: number, content: string) => ({
+    ...message(seq, version),
+    reply_to: { id: `m${quoted}`, seq: quoted, content, deleted: false },
+  })
+  const edited = (seq: number, version: number) => ({ ...message(seq, version), content: 'new', edited_at: 'now' })
+  const quote = (state: ClientState, seq: number) => state.chats.get('c')?.messages.get(seq)?.reply_to?.content
+  const deleted = (seq: number, version: number) =>
+    event('message_deleted', {
+      version,
+      prev: version - 1,
+      seq,
+      message: { ...message(seq, version), content: '', deleted_at: 'now' },
+    })
+
+  test('a reply that comes with an older page of history quotes what I know, not what the page knew', () => {
+    const state = at(1)
+    state.event(event('message_edited', { version: 2, prev: 1, message: edited(1, 2) }))
+    state.page('c', { messages: [reply(2, 1, 1, 'old') as Message], version: 1 })
+    state.asked()
+    state.synced(answer(1, [entry(2, { messages: [edited(1, 2) as Message] })]))
+    expect(quote(state, 2)).toBe('new')
+  })
+
+  test('what I cleared is not here any more, but for the quotes of it', () => {
+    const state = new ClientState('me')
+    state.asked()
+    const mine = chat(3, { my: my({ cleared_seq: 1 }) })
+    state.synced(answer(1, [entry(3, { chat: mine, messages: [reply(2, 2, 1, 'old') as Message, message(3)] })]))
+    state.event(event('message_edited', { version: 4, prev: 3, message: edited(1, 4) }))
+    expect([quote(state, 2), state.chats.get('c')!.messages.has(1)]).toEqual(['new', false])
+  })
+
+  test('a message that is deleted leaves the count that was told, once', () => {
+    const state = new ClientState('me')
+    state.asked()
+    state.synced(answer(1, [entry(9, { chat: chat(9, { unread_count: 9 }), messages: [message(8), message(9)] })]))
+    // One that is not here, one that is.
+    state.event(deleted(3, 10))
+    state.event(deleted(8, 11))
+    expect(state.unread('c')).toBe(7)
+    // Counted when 12 had happened, which is heard only now.
+    const counted = { user_version: 2, user_prev: 1, my: my(), unread_count: 6, mention_count: 0, last_seq: 9, chat_version: 12 }
+    state.event(event('my_updated', counted))
+    state.event(deleted(4, 12))
+    expect(state.unread('c')).toBe(6)
+  })
+})
