@@ -335,12 +335,16 @@ test('bad tokens are 401 with a challenge, expired ones say so', async () => {
   expect([late.statusCode, code(late)]).toEqual([401, 'token_expired'])
 })
 
-test('live sessions in bulk, and the sweep of those that are over', async () => {
+test('live sessions in bulk, and the sweep of what is over', async () => {
   const [a, b] = [await h.person(name()), await h.person(name())].map(({ token }) => h.keys.verify(token).sid)
   await h.db.query(sql`UPDATE sessions SET expires_at = now() - interval '2 days' WHERE id = ${a}`)
   expect(await liveSessions(h.db, [a!, b!, '018f0000-0000-7000-8000-000000000000'])).toEqual(new Set([b]))
   await h.db.query(sql`INSERT INTO login_failures VALUES ('old', 3, 1), ('new', 3, 99999999999999)`)
+  await h.db.query(sql`
+    INSERT INTO phone_codes (phone, id, hash, expires_at)
+    SELECT phone, ${a}::uuid, ''::bytea, now() + wait FROM (VALUES ('+49150001', interval '-1 s'), ('+49150002', interval '1 min')) AS t(phone, wait)`)
   await sweepSessions(h.db)
+  expect(await h.db.query(sql`SELECT phone FROM phone_codes`)).toEqual([{ phone: '+49150002' }])
   expect(await h.db.query(sql`SELECT id FROM sessions WHERE id = ANY(${[a, b]}::uuid[])`)).toEqual([{ id: b }])
   expect(await h.db.query(sql`SELECT key FROM login_failures WHERE key IN ('old', 'new')`)).toEqual([{ key: 'new' }])
 })
