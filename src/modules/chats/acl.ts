@@ -16,7 +16,7 @@ export interface Acl {
   roles: ReadonlyMap<string, Role>
   /** Of a direct chat: who of the two blocks the other. Empty elsewhere. */
   blockers: ReadonlySet<string>
-  /** Members whose accounts are disabled: their sessions have ended, and what was on its way is refused. */
+  /** Those of `roles` whose accounts are disabled: their sessions have ended, and what was on its way is refused. */
   disabled: ReadonlySet<string>
 }
 
@@ -60,7 +60,7 @@ export function createAclCache(): AclCache {
 
 /**
  * One statement, so that version, members and blocks are of one snapshot: who blocks bumps the direct chat's version in the
- * same transaction. Served by the keys of the four tables, chat_members_staff and users_disabled.
+ * same transaction. Served by the keys of the four tables and of users, by chat_members_staff and users_disabled.
  */
 async function loadAcl(q: Queryable, chatId: string): Promise<Acl | undefined> {
   const [row] = await q.query<{
@@ -72,8 +72,12 @@ async function loadAcl(q: Queryable, chatId: string): Promise<Acl | undefined> {
     blockers: string[] | null
   }>(sql`
     SELECT c.type, k.acl_version, c.deleted_at IS NOT NULL AS deleted,
-      ARRAY(SELECT u.id::text FROM users u JOIN chat_members m ON m.chat_id = k.chat_id AND m.user_id = u.id
-        WHERE u.disabled_at IS NOT NULL AND m.left_at IS NULL) AS disabled,
+      CASE WHEN c.type = 'channel'
+        THEN ARRAY(SELECT u.id::text FROM chat_members m JOIN users u ON u.id = m.user_id AND u.disabled_at IS NOT NULL
+          WHERE m.chat_id = k.chat_id AND m.role IN ('owner', 'admin'))
+        ELSE ARRAY(SELECT u.id::text FROM chat_members m JOIN users u ON u.id = m.user_id AND u.disabled_at IS NOT NULL
+          WHERE m.chat_id = k.chat_id AND m.left_at IS NULL)
+      END AS disabled,
       CASE WHEN c.type = 'channel'
         THEN (SELECT jsonb_object_agg(m.user_id, m.role) FROM chat_members m WHERE m.chat_id = k.chat_id AND m.role IN ('owner', 'admin'))
         ELSE (SELECT jsonb_object_agg(m.user_id, m.role) FROM chat_members m WHERE m.chat_id = k.chat_id AND m.left_at IS NULL)
