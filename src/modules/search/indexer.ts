@@ -31,8 +31,8 @@ const gatherMs = 1_000
 const sweepEveryMs = 60_000
 /** More chats than this are not remembered: the sweep finds them. */
 const maxNoted = 20_000
-/** More messages in a second, and the database is left to them nine tenths of the time; else half of it. */
-const busyRate = 300
+/** How long the database is left to others after a batch, in times of how long that took: by the messages that arrive in a second. */
+const restFactor = (rate: number): number => (rate > 300 ? 9 : rate > 10 ? 1 : 0.25)
 const restMs = 50
 const maxRestMs = 30_000
 
@@ -111,7 +111,7 @@ export function createIndexer({ db, indexed, onError }: IndexerDeps): Indexer {
       for (const [chatId, since] of batch) if (!done.complete.has(chatId)) remember(chatId, since)
       // Others hold these chats.
       if (done.messages === 0 && done.complete.size === 0) return gatherMs
-      return restMs + (Date.now() - began) * (rate > busyRate ? 9 : 1)
+      return restMs + (Date.now() - began) * restFactor(rate)
     }
     return restMs
   }
