@@ -10,16 +10,28 @@ export interface Change {
   user_id: string
   version: number
   active: boolean
+  role: string
   /** Unix ms; the commit came a little later. */
   at: number
 }
 
-/** Every change of membership (and role) of these chats, by chat and user, in the order of versions. */
+/** Every change of membership (and role) of these chats, by chat and user, in the order of versions; of channels that of their staff. */
 export async function journalOf(sql: Pool, chats: readonly string[]): Promise<Map<string, Change[]>> {
   const { rows } = await sql.query<Change>(
-    `SELECT chat_id, user_id, version::int, active, (extract(epoch FROM at) * 1000)::float AS at
-     FROM j_members WHERE chat_id = ANY($1) ORDER BY version`,
+    `SELECT chat_id, user_id, version::int, active, role, (extract(epoch FROM at) * 1000)::float AS at
+     FROM j_members WHERE chat_id = ANY($1) AND version > 0 ORDER BY version`,
     [chats],
+  )
+  return Map.groupBy(rows, (row) => `${row.chat_id} ${row.user_id}`)
+}
+
+/** Who came to these channels and went, subscribers too, by channel and user, in the order of time. */
+export async function comingsOf(sql: Pool, channels: readonly string[]): Promise<Map<string, Change[]>> {
+  if (channels.length === 0) return new Map()
+  const { rows } = await sql.query<Change>(
+    `SELECT chat_id, user_id, version::int, active, role, (extract(epoch FROM at) * 1000)::float AS at
+     FROM j_members WHERE chat_id = ANY($1) ORDER BY at`,
+    [channels],
   )
   return Map.groupBy(rows, (row) => `${row.chat_id} ${row.user_id}`)
 }
@@ -51,7 +63,7 @@ export async function checkCounters(sql: Pool, chats: readonly string[]): Promis
 }
 
 /** The last change of membership up to and including `version`. */
-const standing = (changes: readonly Change[] | undefined, version: number): Change | undefined =>
+export const standing = (changes: readonly Change[] | undefined, version: number): Change | undefined =>
   changes?.findLast((change) => change.version <= version)
 
 /** Acknowledged: there, once. Refused: not there. And whoever wrote was a member at that version. */
@@ -75,7 +87,8 @@ export async function checkSends(run: Run, journal: ReadonlyMap<string, Change[]
   const bySend = Map.groupBy(rows, (row) => `${row.chat_id} ${row.sender_id} ${row.client_id}`)
   for (const [key, found] of bySend) if (found.length > 1) complaints.push(`${key} is there ${found.length} times`)
   for (const row of rows) {
-    if (!standing(journal.get(`${row.chat_id} ${row.sender_id}`), row.version)?.active)
+    const writer = standing(journal.get(`${row.chat_id} ${row.sender_id}`), row.version)
+    if (!writer?.active || (run.channels.includes(row.chat_id) && writer.role !== 'owner' && writer.role !== 'admin'))
       complaints.push(`${row.content} at version ${row.version} was written by somebody who was no member then`)
   }
   const tries = Map.groupBy(run.sends, (s) => `${s.chatId} ${s.userId} ${s.clientId}`)
@@ -85,9 +98,11 @@ export async function checkSends(run: Run, journal: ReadonlyMap<string, Change[]
     for (const { message } of sends)
       if (message && (message.id !== row?.id || message.seq !== row.seq))
         complaints.push(`${name} was acknowledged as ${message.id} #${message.seq} but is ${JSON.stringify(row)}`)
-    if (row && sends.every((s) => s.result === 'chat_not_found' || isBlockRefusal(s.result)))
+    if (row && sends.every((s) => s.result === 'chat_not_found' || s.result === 'forbidden' || isBlockRefusal(s.result)))
       complaints.push(`${name} was refused and is there`)
     for (const sent of sends) {
+      // In a channel who may write changes with the role, not with the membership.
+      if (run.channels.includes(sent.chatId)) continue
       const blocked = isBlocked(run, blocks, sent.chatId, sent)
       complaints.push(...judge(sent, name, blocked, journal.get(`${sent.chatId} ${sent.userId}`)))
     }
@@ -119,7 +134,12 @@ function judge(
 export const deletedChats = new Set<string>()
 
 /** What one connection was told, in the order in which it was. */
-export function checkHearing(hearing: Hearing, journal: ReadonlyMap<string, Change[]>): string[] {
+export function checkHearing(
+  run: Run,
+  hearing: Hearing,
+  journal: ReadonlyMap<string, Change[]>,
+  comings: ReadonlyMap<string, Change[]>,
+): string[] {
   const { device, userId, events, caughtUp } = hearing
   const complaints: string[] = []
   const last = new Map<string, { version: number; seq: number }>()
@@ -142,7 +162,9 @@ export function checkHearing(hearing: Hearing, journal: ReadonlyMap<string, Chan
     // The leaving itself is heard. What is newer is heard by who is a member again, when this is so.
     const isLeaving = now !== undefined && !now.active && now.version === version
     const isBack = changes?.some((c) => c.active && c.version > version && c.at <= at) ?? false
-    if (!now?.active && !isLeaving && !isBack) complaints.push(`${name} was told to somebody who is no member`)
+    const isChannel = run.channels.includes(chat_id)
+    if (isChannel ? !run.lossy && isGone(comings.get(`${chat_id} ${userId}`), at) : !now?.active && !isLeaving && !isBack)
+      complaints.push(`${name} was told to somebody who is no member`)
     const before = last.get(chat_id)
     if (before && version <= before.version) complaints.push(`${name} came after version ${before.version}`)
     // What went before was told to this connection, or to its first sync, or came before they joined (again).
@@ -157,6 +179,14 @@ export function checkHearing(hearing: Hearing, journal: ReadonlyMap<string, Chan
     last.set(chat_id, { version, seq: Math.max(seq, before?.seq ?? 0) })
   }
   return complaints
+}
+
+/** Subscribers leave without a version: soon after that they hear nothing more, unless the news of it was lost. */
+const goneAfterMs = 1_500
+
+function isGone(changes: readonly Change[] = [], at: number): boolean {
+  if (changes.some((change) => change.at > at - goneAfterMs && change.at <= at)) return false
+  return changes.findLast((change) => change.at <= at)?.active !== true
 }
 
 /** What a user has not read, counted the slow way; and those of them that call them by name. */

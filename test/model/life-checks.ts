@@ -1,7 +1,7 @@
 import type { Pool } from 'pg'
 import { decode, segmentSize } from '../../src/modules/search/posts.ts'
 import { bySender, wordsOf } from '../../src/modules/search/text.ts'
-import { type Change, deletedChats, slackMs } from './checks.ts'
+import { type Change, deletedChats, slackMs, standing } from './checks.ts'
 import type { Hearing } from './device.ts'
 import { type Blocks, isBlocked, isBlockRefusal } from './relation-checks.ts'
 import type { Deed, Run } from './run.ts'
@@ -63,8 +63,16 @@ export async function checkStored(sql: Pool, chats: readonly string[]): Promise<
      WHERE before
      UNION ALL
      SELECT DISTINCT r.chat_id, r.seq, 'has a reaction that took no version' FROM j_reactions r
-     WHERE r.chat_id = ANY($1) AND NOT EXISTS (
+     JOIN chats c ON c.id = r.chat_id AND c.type <> 'channel' WHERE r.chat_id = ANY($1) AND NOT EXISTS (
        SELECT 1 FROM j_versions v WHERE v.chat_id = r.chat_id AND v.seq = r.seq AND v.xid = r.xid AND v.what = 'messages')
+     UNION ALL
+     SELECT a.chat_id, a.seq, a.what || ' at version ' || a.version || ' by somebody who was no member then' FROM (
+       SELECT t.chat_id, t.seq, t.version, h.sender_id AS user_id, 'edited' AS what FROM j_texts t JOIN here h ON h.chat_id = t.chat_id AND h.seq = t.seq WHERE NOT t.deleted
+       UNION ALL
+       SELECT r.chat_id, r.seq, v.version, r.user_id, 'reacted to' FROM j_reactions r JOIN j_versions v ON v.chat_id = r.chat_id AND v.seq = r.seq AND v.xid = r.xid
+       WHERE r.chat_id = ANY($1) AND r.added) a
+     JOIN chats c ON c.id = a.chat_id AND c.type <> 'channel'
+     WHERE NOT (SELECT active FROM j_members j WHERE j.chat_id = a.chat_id AND j.user_id = a.user_id AND j.version <= a.version ORDER BY j.version DESC LIMIT 1)
      UNION ALL
      SELECT chat_id, seq, 'is marked as never changed' FROM here h WHERE NOT changed
        AND (SELECT count(*) FROM j_versions v WHERE v.chat_id = h.chat_id AND v.seq = h.seq AND v.what = 'messages') > 1`,
@@ -125,7 +133,7 @@ export async function checkMentions(run: Run, journal: ReadonlyMap<string, Chang
       if (row.mentions.length > 0) complaints.push(said)
       continue
     }
-    if (called === undefined) continue
+    if (called === undefined || run.channels.includes(row.chat_id)) continue
     const tries = row.edited
       ? run.deeds.filter((deed) => deed.content === row.content)
       : run.sends.filter((s) => s.chatId === row.chat_id && s.userId === row.sender_id && s.clientId === row.client_id)
@@ -177,16 +185,22 @@ export async function checkDeeds(run: Run, journal: ReadonlyMap<string, Change[]
     } else {
       const changed = content === undefined ? undefined : became.get(content)
       if (content !== undefined && changed?.seq !== seq) complaints.push(`${name}, but it never was so`)
+      const deleters = run.deeds.filter((d) => d.what === 'delete' && d.messageId === messageId && d.result !== 'forbidden')
+      const deleted = deleters.length === 1 && what === 'delete' ? deletedAt.get(place) : undefined
+      if (deleted !== undefined && !standing(journal.get(`${chatId} ${userId}`), deleted)?.active)
+        complaints.push(`${name} at version ${deleted}, by somebody who was no member then`)
       if (what === 'delete' && !deletedAt.has(place)) complaints.push(`${name}, but it is there`)
       if (what === 'edit' && senderOf.get(messageId) !== userId) complaints.push(`${name}, but it is another's`)
-      if (isMember === false) complaints.push(`${name}, though no member`)
+      if (isMember === false && !run.channels.includes(chatId)) complaints.push(`${name}, though no member`)
       if (what !== 'delete' && what !== 'forward' && isBlocked(run, blocks, chatId, done))
         complaints.push(`${name}, though one of the two blocked the other`)
     }
     const reaches = to?.chatIds.every((id) => steady(journal.get(`${id} ${userId}`), [done]) && !deletedChats.has(id))
     const isExcused = [chatId, ...(to?.chatIds ?? [])].some((id) => isBlocked(run, blocks, id, done) !== false)
     const known = { isExcused, isMember, reaches, wasDeleted: deletedAt.has(place), isMine: senderOf.get(messageId) === userId }
-    complaints.push(...judge(run, done, known).map((why) => name + why))
+    // In a channel it depends on the role, and on when one subscribed.
+    const isPlain = [chatId, ...(to?.chatIds ?? [])].every((id) => !run.channels.includes(id))
+    if (isPlain) complaints.push(...judge(run, done, known).map((why) => name + why))
     if (what === 'react' || what === 'unreact') {
       const times = reacted.get(`${place} ${userId} ${done.emoji} ${what === 'react' ? 't' : 'f'}`) ?? []
       const others = run.deeds.some((d) => d !== done && d.what === what && d.userId === userId && d.messageId === messageId)

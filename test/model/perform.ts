@@ -63,6 +63,11 @@ export async function perform(run: Run, action: Action): Promise<string> {
       return settings(run, action)
     case 'relate':
       return relate(run, action)
+    case 'join':
+      return rest(run, 'POST', `/invites/${run.invite}/join`, who(run, action), action.at)
+    case 'subscribe':
+    case 'staff':
+      return inChannel(run, action)
     case 'connect':
       await pick(run.devices, action.device).connect(action.at)
       return 'done'
@@ -118,6 +123,17 @@ async function changeMember(run: Run, action: Of<'add' | 'remove' | 'role'>): Pr
   if (action.do === 'remove') return said + (await rest(run, 'DELETE', `${path}/${target}`, account, action.at))
   const role = action.admin ? 'admin' : 'member'
   return said + (await rest(run, 'PATCH', `${path}/${target}`, account, action.at, { role }))
+}
+
+async function inChannel(run: Run, action: Of<'subscribe' | 'staff'>): Promise<string> {
+  const [channel] = run.channels
+  if (channel === undefined) return 'no channel'
+  const me = who(run, action)
+  if (action.do === 'subscribe')
+    return rest(run, action.undo ? 'DELETE' : 'POST', `/channels/${channel}/subscribe`, me, action.at)
+  const owner = run.people[0]!.account
+  const path = `/chats/${channel}/members/${pick(run.people, action.target).account.id}`
+  return rest(run, 'PATCH', path, owner, action.at, { role: action.admin ? 'admin' : 'member' })
 }
 
 async function createGroup(run: Run, action: Of<'create_group'>): Promise<string> {

@@ -53,6 +53,9 @@ export interface Run {
   /** Those of them that are groups, and direct chats. */
   groups: string[]
   dms: string[]
+  channels: string[]
+  /** The code of a link into the first group. */
+  invite: string
   /** Whose the direct chats are. */
   pairs: Map<string, [string, string]>
   sends: SendOutcome[]
@@ -85,7 +88,11 @@ export async function start(world: World, script: Script): Promise<Run> {
   const [a, b, c] = accounts as [Account, Account, Account, Account]
   const dms = [await servers.dm(a, b), await servers.dm(b, c)]
   const groups = [await servers.group(a, [b, c], 'G0'), await servers.group(b, [accounts[3]!], 'G1')]
-  const chats = [...dms, ...groups]
+  const made = async <T>(path: string, body: object) => (await servers.call<T>('POST', path, { as: a, body })).body
+  const { code } = await made<{ code: string }>(`/chats/${groups[0]}/invites`, {})
+  const channels = script.channel ? [(await made<{ id: string }>('/channels', { name: 'C0' })).id] : []
+  for (const id of channels) await servers.call('POST', `/channels/${id}/subscribe`, { as: b })
+  const chats = [...dms, ...groups, ...channels]
   const devices = people.flatMap((person) => person.devices)
   const run: Run = {
     world,
@@ -95,6 +102,8 @@ export async function start(world: World, script: Script): Promise<Run> {
     chats,
     groups,
     dms,
+    channels,
+    invite: code,
     pairs: new Map([
       [dms[0]!, [a.id, b.id]],
       [dms[1]!, [b.id, c.id]],

@@ -64,6 +64,11 @@ export type Action =
   | ({ do: 'create_group'; members: number } & Place)
   | ({ do: 'settings'; archived?: boolean | undefined; pinned?: boolean | undefined; muted?: boolean | undefined } & Place)
   | ({ do: 'relate'; op: (typeof relateOps)[number]; target: number } & Place)
+  /** By the link into the first group. */
+  | ({ do: 'join' } & Place)
+  /** Of the channel, in runs that have one. */
+  | ({ do: 'subscribe'; undo: boolean } & Place)
+  | ({ do: 'staff'; target: number; admin: boolean } & Place)
   /** The two of a direct chat ask each other at once; both write while the one blocks the other, or no longer. */
   | ({ do: 'cross' | 'block_and_send'; undo: boolean } & Place)
   | { do: 'connect' | 'logout'; device: number; at: number }
@@ -103,6 +108,8 @@ export interface Script {
   lossy: boolean
   /** Everybody comes back at once while all talk, and then it is quiet: nothing later shows what was missed. */
   rush: boolean
+  /** One of the chats is a public channel. */
+  channel: boolean
   steps: Step[]
 }
 
@@ -151,6 +158,9 @@ const action = fc.oneof(
     weight: 9,
     arbitrary: rec('relate', { ...place, op: fc.constantFrom(...relateOps, 'ask', 'accept', 'unblock'), target: n }),
   },
+  { weight: 2, arbitrary: rec('join', place) },
+  { weight: 4, arbitrary: rec('subscribe', { ...place, undo: fc.constantFrom(true, false, false) }) },
+  { weight: 2, arbitrary: rec('staff', { ...place, target: n, admin: fc.boolean() }) },
   { weight: 1, arbitrary: rec('cross', { ...place, undo: fc.constant(false) }) },
   { weight: 3, arbitrary: rec('block_and_send', { ...place, undo: fc.constantFrom(true, true, false) }) },
   { weight: 7, arbitrary: rec('connect', { device: n, at }) },
@@ -172,6 +182,7 @@ export const script: fc.Arbitrary<Script> = fc.record({
   seed: fc.nat(),
   lossy: fc.constantFrom(true, true, false),
   rush: fc.boolean(),
+  channel: fc.constantFrom(false, false, true),
   steps: fc.array(step, { minLength: 12, maxLength: 26, size: 'max' }),
 })
 

@@ -1,7 +1,16 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { isDeepStrictEqual } from 'node:util'
 import { Client } from '../client/client.ts'
-import { checkCounters, checkHearing, checkSends, countUnread, deletedChats, journalOf, shownBeside } from './checks.ts'
+import {
+  checkCounters,
+  checkHearing,
+  checkSends,
+  comingsOf,
+  countUnread,
+  deletedChats,
+  journalOf,
+  shownBeside,
+} from './checks.ts'
 import { compare } from './compare.ts'
 import { checkDeeds, checkGone, checkMentions, checkStored, checkWords, goneTexts } from './life-checks.ts'
 import { checkRelations } from './relate.ts'
@@ -29,13 +38,16 @@ export async function settle(run: Run): Promise<string[]> {
     run.chats,
   ])
   for (const { id } of rows) deletedChats.add(id)
+  await tellReactions(run)
   const complaints: string[] = []
   const newest = await Promise.all(people.map((person) => newDevice(run, person)))
   complaints.push(...(await Promise.all(newest.map((client, n) => checkNew(run, people[n]!, client)))).flat())
   const differences = (of: 'stamped' | 'ticks') =>
     devices.flatMap((device) => {
       const fresh = newest[people.findIndex((p) => p.account.id === device.userId)]!
-      return device.isOpen ? compare(device.client.state, fresh.state)[of].map((said) => `${device.name}: ${said}`) : []
+      return device.isOpen
+        ? compare(device.client.state, fresh.state, run.lossy)[of].map((said) => `${device.name}: ${said}`)
+        : []
     })
   // Whoever is connected gets there without asking: the hub finds what the bus lost, if it did.
   if (run.lossy) world.gap()
@@ -50,7 +62,7 @@ export async function settle(run: Run): Promise<string[]> {
   complaints.push(...(await patiently(async () => differences('stamped').map((said) => `resumed: ${said}`))))
   complaints.push(...(await patiently(async () => differences('ticks').map((said) => `ticks: ${said}`))))
   const journal = await journalOf(world.sql, run.chats)
-  const blocks = await blocksOf(run)
+  const [blocks, comings] = [await blocksOf(run), await comingsOf(world.sql, run.channels)]
   complaints.push(...(await checkCounters(world.sql, run.chats)), ...(await checkSends(run, journal, blocks)))
   complaints.push(...(await checkRelations(run)))
   complaints.push(...(await checkStored(world.sql, run.chats)), ...(await checkDeeds(run, journal, blocks)))
@@ -59,11 +71,22 @@ export async function settle(run: Run): Promise<string[]> {
   const gone = await goneTexts(run)
   for (const device of devices) {
     complaints.push(...device.complaints)
-    for (const hearing of device.hearings) complaints.push(...checkHearing(hearing, journal), ...checkGone(hearing, gone))
+    for (const hearing of device.hearings)
+      complaints.push(...checkHearing(run, hearing, journal, comings), ...checkGone(hearing, gone))
   }
   for (const client of newest) client.close()
   for (const device of devices) device.disconnect()
   return complaints
+}
+
+/** In channels they wait for each other before they are told. */
+async function tellReactions({ world, channels }: Run): Promise<void> {
+  if (channels.length === 0) return
+  await world.sql.query(`UPDATE channel_reactions_due SET at = now() - interval '1 minute' WHERE chat_id = ANY($1)`, [channels])
+  await patiently(async () => {
+    const { rows } = await world.sql.query('SELECT 1 FROM channel_reactions_due WHERE chat_id = ANY($1)', [channels])
+    return rows.length > 0 ? ['reactions are not told'] : []
+  })
 }
 
 async function newDevice(run: Run, { account }: Person): Promise<Client> {

@@ -159,14 +159,15 @@ CREATE TABLE j_blocks (user_id uuid, other_id uuid, blocked boolean, at timestam
 CREATE TABLE j_forwarded (chat_id uuid, content text);
 CREATE TABLE j_reactions (chat_id uuid, seq bigint, user_id uuid, emoji text, added boolean, xid bigint DEFAULT txid_current(),
   at timestamptz DEFAULT clock_timestamp());
-CREATE TABLE j_members (chat_id uuid, user_id uuid, version bigint, active boolean, at timestamptz DEFAULT clock_timestamp());
+CREATE TABLE j_members (chat_id uuid, user_id uuid, version bigint, active boolean, role text, at timestamptz DEFAULT clock_timestamp());
+CREATE INDEX ON j_members (chat_id, user_id, version);
 CREATE TABLE j_backwards (chat_id uuid, user_id uuid, was jsonb, became jsonb);
 
 CREATE FUNCTION j_version() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
   IF TG_TABLE_NAME = 'chats' THEN
     IF NEW.version > 0 THEN INSERT INTO j_versions VALUES (NEW.id, NEW.version, TG_TABLE_NAME); END IF;
   ELSIF TG_TABLE_NAME = 'messages' THEN INSERT INTO j_versions VALUES (NEW.chat_id, NEW.version, TG_TABLE_NAME, NEW.seq);
-  ELSE INSERT INTO j_versions VALUES (NEW.chat_id, NEW.version, TG_TABLE_NAME); END IF;
+  ELSIF NEW.version > 0 THEN INSERT INTO j_versions VALUES (NEW.chat_id, NEW.version, TG_TABLE_NAME); END IF;
   RETURN NULL;
 END $$;
 CREATE FUNCTION j_text() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
@@ -187,7 +188,8 @@ CREATE FUNCTION j_reaction() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
   RETURN NULL;
 END $$;
 CREATE FUNCTION j_member() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-  INSERT INTO j_members VALUES (NEW.chat_id, NEW.user_id, NEW.version, NEW.left_at IS NULL);
+  IF TG_OP = 'DELETE' THEN INSERT INTO j_members VALUES (OLD.chat_id, OLD.user_id, 0, false);
+  ELSE INSERT INTO j_members VALUES (NEW.chat_id, NEW.user_id, NEW.version, NEW.left_at IS NULL, NEW.role); END IF;
   RETURN NULL;
 END $$;
 CREATE FUNCTION j_cursor() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
@@ -204,6 +206,6 @@ CREATE TRIGGER jt AFTER UPDATE ON messages FOR EACH ROW
 CREATE TRIGGER jb AFTER INSERT OR UPDATE OF blocked ON relations FOR EACH ROW EXECUTE FUNCTION j_block();
 CREATE TRIGGER jf AFTER INSERT ON messages FOR EACH ROW WHEN (NEW.forward_sender_id IS NOT NULL) EXECUTE FUNCTION j_forward();
 CREATE TRIGGER jr AFTER INSERT OR DELETE ON message_reactions FOR EACH ROW EXECUTE FUNCTION j_reaction();
-CREATE TRIGGER jm AFTER INSERT OR UPDATE OF version ON chat_members FOR EACH ROW EXECUTE FUNCTION j_member();
+CREATE TRIGGER jm AFTER INSERT OR DELETE OR UPDATE OF version ON chat_members FOR EACH ROW EXECUTE FUNCTION j_member();
 CREATE TRIGGER jc AFTER UPDATE ON chat_members FOR EACH ROW EXECUTE FUNCTION j_cursor();
 `
