@@ -116,12 +116,12 @@ export function createIndexer({ db, indexed, onError }: IndexerDeps): Indexer {
     return restMs
   }
 
-  /** Looks through the next chats, in the order of their ids, for messages that nobody noted. */
+  /** Looks through the next chats, in the order of their ids, for messages that nobody noted. Keys of the two tables. */
   async function sweep(after: string): Promise<void> {
     const [page] = await db.query<{ last: string | null; behind: string[] | null }>(sql`
-      SELECT (array_agg(k.chat_id ORDER BY k.chat_id DESC))[1] AS last, array_agg(k.chat_id) FILTER (WHERE k.last_seq > coalesce(p.indexed_seq, 0)) AS behind
-      FROM (SELECT chat_id, last_seq FROM chat_counters WHERE chat_id > ${after} ORDER BY chat_id LIMIT ${chatsOfSweep}) k
-      LEFT JOIN search_positions p ON p.chat_id = k.chat_id`)
+      SELECT (array_agg(k.chat_id ORDER BY k.chat_id DESC))[1] AS last,
+        array_agg(k.chat_id) FILTER (WHERE k.last_seq > coalesce((SELECT indexed_seq FROM search_positions WHERE chat_id = k.chat_id), 0)) AS behind
+      FROM (SELECT chat_id, last_seq FROM chat_counters WHERE chat_id > ${after} ORDER BY chat_id LIMIT ${chatsOfSweep}) k`)
     sweptTo = page?.last ?? undefined
     nextSweep = Date.now() + sweepEveryMs
     for (const chatId of page?.behind ?? []) remember(chatId, Date.now())
