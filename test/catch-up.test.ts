@@ -41,6 +41,38 @@ test('what was never told is read in one go, each event following on from the on
   client.close()
 })
 
+test('a reaction of mine that was never told is mine on my other devices, and another’s is not', async () => {
+  const [anna, ben] = [await servers.register('anna'), await servers.register('ben')]
+  const chat = await servers.dm(anna, ben)
+  const say = (content: string) =>
+    servers.call<{ id: string; seq: number }>('POST', '/messages', { as: anna, body: { chat_id: chat, content } })
+  const clients = [await servers.connect(anna), await servers.connect(ben)]
+  const { id, seq } = (await say('look')).body
+  for (const client of clients) await client.waitFor('new_message', (e) => e.message.id === id)
+  await untold(() => servers.call('POST', `/messages/${id}/reactions`, { as: ben, body: { emoji: '👀' } }))
+  await say('and')
+  for (const [n, client] of clients.entries())
+    await vi.waitFor(
+      () => expect(client.state.chats.get(chat)?.messages.get(seq)?.reactions).toEqual([{ emoji: '👀', count: 1, me: n === 1 }]),
+      5_000,
+    )
+})
+
+test('an edit that takes back the mention of somebody who has left moves no clock of theirs', async () => {
+  const [anna, ben] = [await servers.register('anna'), await servers.register('ben')]
+  const chat = await servers.group(anna, [ben])
+  const { body: message } = await servers.call<{ id: string }>('POST', '/messages', {
+    as: anna,
+    body: { chat_id: chat, content: `@${ben.username}` },
+  })
+  await servers.call('POST', `/chats/${chat}/leave`, { as: ben, body: {} })
+  const client = await servers.connect(ben)
+  const before = client.state.userVersion
+  await servers.call('PATCH', `/messages/${message.id}`, { as: anna, body: { content: 'nobody' } })
+  await client.sync()
+  expect(client.state.userVersion).toBe(before)
+})
+
 test('ticks are there for whoever comes back, though nothing but cursors has moved', async () => {
   const [anna, ben] = [await servers.register('anna'), await servers.register('ben')]
   const chat = await servers.dm(anna, ben)

@@ -3,7 +3,7 @@ import type { Message } from '../../src/protocol/resources.ts'
 import { Disconnected, Refused } from '../client/client.ts'
 import { type Of, pick } from './acting.ts'
 import type { Device } from './device.ts'
-import type { Deed, Run } from './run.ts'
+import type { Deed, Run, SendOutcome } from './run.ts'
 import type { Action, RaceOp } from './script.ts'
 import { sendAs, text } from './talking.ts'
 
@@ -64,8 +64,15 @@ async function act(run: Run, action: Exclude<Life, { do: 'call_and_remove' }>, t
 function recent(run: Run, chatId: string, which: number): Target | undefined {
   const known = run.sends.filter((sent) => sent.chatId === chatId && sent.message)
   const found = known.at(-1 - (which % Math.max(1, Math.min(known.length, 6))))
-  return found && { id: found.message!.id, seq: found.message!.seq, chatId, senderId: found.userId }
+  return found && targetOf(found)
 }
+
+const targetOf = ({ message, chatId, userId }: SendOutcome): Target => ({
+  id: message!.id,
+  seq: message!.seq,
+  chatId,
+  senderId: userId,
+})
 
 function deviceOf(run: Run, userId: string, n: number): Device {
   return pick(
@@ -222,5 +229,8 @@ async function callAndRemove(run: Run, { chat, target, device, at, rest }: Actio
     sendAs(run, from, chatId, at, rest || !from.isOpen, { content: text(run, run.people.indexOf(person)) }),
     carryOut(run, boss, 1 - at, undefined, ['DELETE', `/chats/${chatId}/members/${person.account.id}`]),
   ])
-  return `${said}, removed: ${result.result}`
+  // It still names them, or never did.
+  const sent = run.sends.findLast((send) => send.userId === from.userId && send.chatId === chatId && send.message)
+  const edited = sent && target % 2 === 0 ? await edit(run, from, targetOf(sent), at, rest, text(run)) : 'left so'
+  return `${said}, removed: ${result.result}, ${edited}`
 }
