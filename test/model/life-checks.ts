@@ -66,6 +66,10 @@ export async function checkStored(sql: Pool, chats: readonly string[]): Promise<
      JOIN chats c ON c.id = r.chat_id AND c.type <> 'channel' WHERE r.chat_id = ANY($1) AND NOT EXISTS (
        SELECT 1 FROM j_versions v WHERE v.chat_id = r.chat_id AND v.seq = r.seq AND v.xid = r.xid AND v.what = 'messages')
      UNION ALL
+     SELECT v.chat_id, v.seq, 'took version ' || v.version || ' for nothing' FROM j_versions v JOIN chats c ON c.id = v.chat_id AND c.type <> 'channel'
+     WHERE v.chat_id = ANY($1) AND v.bare AND NOT EXISTS (
+       SELECT 1 FROM j_reactions r WHERE r.chat_id = v.chat_id AND r.seq = v.seq AND r.xid = v.xid)
+     UNION ALL
      SELECT a.chat_id, a.seq, a.what || ' at version ' || a.version || ' by somebody who was no member then' FROM (
        SELECT t.chat_id, t.seq, t.version, h.sender_id AS user_id, 'edited' AS what FROM j_texts t JOIN here h ON h.chat_id = t.chat_id AND h.seq = t.seq WHERE NOT t.deleted
        UNION ALL

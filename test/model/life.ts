@@ -218,6 +218,17 @@ async function oneOf(run: Run, op: RaceOp, target: Target, owner: string | undef
   }
 }
 
+/** In the channel, where there is one. */
+export async function post(run: Run, { device, at, which, emoji, remove }: Of<'post'>): Promise<string> {
+  const [channel] = run.channels
+  if (channel === undefined) return 'no channel'
+  const owner = run.people[0]!.devices[0]!
+  const said = await sendAs(run, owner, channel, at, true, {})
+  const target = recent(run, channel, which)
+  const reader = pick(run.devices, device)
+  return `${said} ${target && (await react(run, reader, target, 1 - at, which % 2 === 0, pick(emojis, emoji), remove))}`
+}
+
 async function callAndRemove(run: Run, { chat, target, device, at, rest }: Action & { do: 'call_and_remove' }): Promise<string> {
   const chatId = pick(run.groups, chat)
   const owner = await ownerOf(run, chatId)

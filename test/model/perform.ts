@@ -3,7 +3,7 @@ import type { HistoryPage } from '../client/chat-state.ts'
 import type { Account } from '../support/server.ts'
 import { type Of, pick, rest, who } from './acting.ts'
 import type { Device } from './device.ts'
-import { live } from './life.ts'
+import { live, post } from './life.ts'
 import { meet, relate } from './relate.ts'
 import type { Run } from './run.ts'
 import { type Action, type Fault, losses } from './script.ts'
@@ -65,6 +65,8 @@ export async function perform(run: Run, action: Action): Promise<string> {
       return relate(run, action)
     case 'join':
       return rest(run, 'POST', `/invites/${run.invite}/join`, who(run, action), action.at)
+    case 'post':
+      return post(run, action)
     case 'subscribe':
     case 'staff':
       return inChannel(run, action)

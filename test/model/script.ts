@@ -68,6 +68,8 @@ export type Action =
   | ({ do: 'join' } & Place)
   /** Of the channel, in runs that have one. */
   | ({ do: 'subscribe'; undo: boolean } & Place)
+  /** The owner says something, and somebody reacts to it, or to what was said before. */
+  | ({ do: 'post'; which: number; emoji: number; remove: boolean } & Place)
   | ({ do: 'staff'; target: number; admin: boolean } & Place)
   /** The two of a direct chat ask each other at once; both write while the one blocks the other, or no longer. */
   | ({ do: 'cross' | 'block_and_send'; undo: boolean } & Place)
@@ -160,6 +162,7 @@ const action = fc.oneof(
   },
   { weight: 2, arbitrary: rec('join', place) },
   { weight: 4, arbitrary: rec('subscribe', { ...place, undo: fc.constantFrom(true, false, false) }) },
+  { weight: 4, arbitrary: rec('post', { ...place, which: n, emoji: n, remove: fc.constantFrom(false, false, true) }) },
   { weight: 2, arbitrary: rec('staff', { ...place, target: n, admin: fc.boolean() }) },
   { weight: 1, arbitrary: rec('cross', { ...place, undo: fc.constant(false) }) },
   { weight: 3, arbitrary: rec('block_and_send', { ...place, undo: fc.constantFrom(true, true, false) }) },

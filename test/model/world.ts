@@ -151,7 +151,9 @@ function breakDb(db: Db, mishaps: Mishaps, random: () => number): void {
 
 /** One row per version taken, per change of membership, of a text, of a reaction; one per cursor that went back. */
 const journal = `
-CREATE TABLE j_versions (chat_id uuid, version bigint, what text, seq bigint, xid bigint DEFAULT txid_current());
+CREATE TABLE j_versions (chat_id uuid, version bigint, what text, seq bigint, xid bigint DEFAULT txid_current(),
+  -- Nothing else of the row changed.
+  bare boolean DEFAULT false);
 CREATE TABLE j_texts (chat_id uuid, seq bigint, version bigint, was text, became text, deleted boolean);
 CREATE INDEX ON j_versions (chat_id, seq);
 CREATE INDEX ON j_texts (chat_id, seq);
@@ -166,7 +168,9 @@ CREATE TABLE j_backwards (chat_id uuid, user_id uuid, was jsonb, became jsonb);
 CREATE FUNCTION j_version() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
   IF TG_TABLE_NAME = 'chats' THEN
     IF NEW.version > 0 THEN INSERT INTO j_versions VALUES (NEW.id, NEW.version, TG_TABLE_NAME); END IF;
-  ELSIF TG_TABLE_NAME = 'messages' THEN INSERT INTO j_versions VALUES (NEW.chat_id, NEW.version, TG_TABLE_NAME, NEW.seq);
+  ELSIF TG_TABLE_NAME = 'messages' THEN
+    INSERT INTO j_versions (chat_id, version, what, seq, bare) VALUES (NEW.chat_id, NEW.version, TG_TABLE_NAME, NEW.seq,
+      TG_OP = 'UPDATE' AND to_jsonb(NEW) - '{version,changed}'::text[] = to_jsonb(OLD) - '{version,changed}'::text[]);
   ELSIF NEW.version > 0 THEN INSERT INTO j_versions VALUES (NEW.chat_id, NEW.version, TG_TABLE_NAME); END IF;
   RETURN NULL;
 END $$;
