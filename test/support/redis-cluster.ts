@@ -36,6 +36,11 @@ export async function startCluster(): Promise<PrivateCluster> {
   }
   const startNode = () =>
     startRedis(async (port) => [
+      // What a replica gets from its master passes through a file.
+      '--dir',
+      folder.dir,
+      '--dbfilename',
+      `${port}.rdb`,
       '--cluster-enabled',
       'yes',
       '--cluster-config-file',
@@ -69,16 +74,24 @@ export async function startCluster(): Promise<PrivateCluster> {
     }
     throw new Error(`nobody has ${key}`)
   }
-  try {
-    for (let n = 0; n < 3; n += 1) {
-      nodes.push(await startNode())
-    }
+  const meet = async () => {
+    for (let n = 0; n < 3; n += 1) nodes.push(await startNode())
     const addresses = nodes.map(({ port }) => `127.0.0.1:${port}`)
     await run('redis-cli', ['--cluster', 'create', ...addresses, '--cluster-replicas', '0', '--cluster-yes'])
     await whole()
-  } catch (error) {
-    await close()
-    throw error
+  }
+  for (let tries = 1; ; tries += 1) {
+    try {
+      await meet()
+      break
+    } catch (error) {
+      // On a busy machine nodes may lose each other while they meet, or a port that was free: they begin again.
+      for (const node of nodes.splice(0)) await node.stop()
+      if (tries < 3) continue
+      await close()
+      const { stdout = '', stderr = '' } = error as { stdout?: string; stderr?: string }
+      throw new Error(`the cluster could not be made: ${(error as Error).message}\n${stdout}\n${stderr}`)
+    }
   }
   return {
     url: nodes[0]!.url,

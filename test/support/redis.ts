@@ -41,7 +41,21 @@ function privateRedis(port: number, more: string[]): PrivateRedis {
 
   async function start() {
     if (child) throw new Error(`Redis already runs on port ${port}`)
-    const args = ['--port', `${port}`, '--bind', '127.0.0.1', '--save', '', '--appendonly', 'no', '--dir', tmpdir(), ...more]
+    const args = [
+      '--port',
+      `${port}`,
+      '--bind',
+      '127.0.0.1',
+      '--save',
+      '',
+      '--appendonly',
+      'no',
+      '--dir',
+      tmpdir(),
+      '--dbfilename',
+      `parley-${port}.rdb`,
+      ...more,
+    ]
     const dieWithUs = hasSetpriv() ? ['setpriv', '--pdeathsig', 'KILL', '--'] : []
     const [file, ...rest] = [...dieWithUs, 'redis-server', ...args]
     const started = spawn(file!, rest, { detached: true, stdio: ['ignore', 'pipe', 'pipe'] })
