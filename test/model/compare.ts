@@ -19,8 +19,8 @@ export interface Likeness {
   ticks: string[]
 }
 
-/** `lossy`: news may have been lost, and with it which reactions in channels are mine: that takes no version. */
-export function compare(live: ClientState, fresh: ClientState, lossy = false): Likeness {
+/** Which reactions in channels are mine takes no version: a device that was just catching up may have missed it. */
+export function compare(live: ClientState, fresh: ClientState): Likeness {
   const stamped: string[] = []
   const ticks: string[] = []
   const differ = (what: string, a: unknown, b: unknown) => {
@@ -47,7 +47,7 @@ export function compare(live: ClientState, fresh: ClientState, lossy = false): L
     differ(`${name} members`, members(a), members(b))
     for (const [seq, message] of b.messages) {
       const mine = a.messages.get(seq)
-      const show = lossy && b.chat.type === 'channel' ? withoutMine : bare
+      const show = b.chat.type === 'channel' ? withoutMine : bare
       if (mine) differ(`${name} #${seq}`, show({ ...mine }), show({ ...message }))
     }
     const held = [...a.messages.keys()]

@@ -45,9 +45,7 @@ export async function settle(run: Run): Promise<string[]> {
   const differences = (of: 'stamped' | 'ticks') =>
     devices.flatMap((device) => {
       const fresh = newest[people.findIndex((p) => p.account.id === device.userId)]!
-      return device.isOpen
-        ? compare(device.client.state, fresh.state, run.lossy)[of].map((said) => `${device.name}: ${said}`)
-        : []
+      return device.isOpen ? compare(device.client.state, fresh.state)[of].map((said) => `${device.name}: ${said}`) : []
     })
   // Whoever is connected gets there without asking: the hub finds what the bus lost, if it did.
   if (run.lossy) world.gap()
