@@ -240,6 +240,8 @@ export class ChatState {
       this.#early.set(seq, removed ? early : [...early, { emoji, count: 1, me: true }])
       return
     }
+    // It may have been deleted at the same moment: then nothing of it is left.
+    if (known.deleted_at !== null) return
     const isThere = known.reactions.some((reaction) => reaction.emoji === emoji)
     const reactions = known.reactions.map((reaction) => (reaction.emoji === emoji ? { ...reaction, me: !removed } : reaction))
     this.messages.set(seq, {
