@@ -11,7 +11,8 @@ const smallRows = 1_000
 export const plansSettings = { session_preload_libraries: 'auto_explain' }
 
 export interface Plans {
-  statements: number
+  /** Each statement's beginning, and what its last plan reads tables by. */
+  statements: { text: string; by: string }[]
   /** Those that read a large table from one end to the other, as explained. */
   bad: string[]
 }
@@ -47,7 +48,26 @@ export async function watchPlans(stack: Stack, work: () => Promise<void>): Promi
   const bad = [...byText.values()].filter((entry) =>
     Array.from(entry.matchAll(/Seq Scan on (\w+)/g)).some(([, name]) => large.has(name!)),
   )
-  return { statements: byText.size, bad: bad.map((entry) => entry.replace(/^\t/gm, '').trim()) }
+  const statements = [...byText.values()].map((entry) => ({ text: beginning(textOf(entry)), by: scansOf(entry) }))
+  return { statements, bad: bad.map((entry) => entry.replace(/^\t/gm, '').trim()) }
+}
+
+const beginning = (text: string): string => {
+  const line = text
+    .replace(/^\s*Query Text:/, '')
+    .replace(/\s+/g, ' ')
+    .trim()
+  return line.length > 90 ? `${line.slice(0, 90)}…` : line
+}
+
+/** Names of indexes, and of tables that are read whole. */
+function scansOf(entry: string): string {
+  const indexes = Array.from(
+    entry.matchAll(/Index (?:Only )?Scan (?:Backward )?using (\w+)|Bitmap Index Scan on (\w+)/g),
+    ([, a, b]) => a ?? b!,
+  )
+  const whole = Array.from(entry.matchAll(/Seq Scan on (\w+)/g), ([, name]) => `all of ${name}`)
+  return [...new Set([...indexes, ...whole])].sort().join(', ')
 }
 
 /** The statement, without its parameters and its plan. */

@@ -130,9 +130,15 @@ export const history: Scenario = {
     })
     report.verdict(
       'plans',
-      `${plans.statements} statements, ${plans.bad.length} of them read a large table whole`,
+      `${plans.statements.length} statements, ${plans.bad.length} of them read a large table whole`,
       'none does',
-      plans.statements > 0 && plans.bad.length === 0,
+      plans.statements.length > 0 && plans.bad.length === 0,
+    )
+    report.table(
+      plans.statements
+        .filter(({ by }) => by !== '')
+        .toSorted((a, b) => a.text.localeCompare(b.text))
+        .map(({ text, by }) => ({ statement: `\`${text.replaceAll('|', '\\|')}\``, 'reads by': by })),
     )
     for (const plan of plans.bad) report.note(`\n\`\`\`\n${plan}\n\`\`\``)
     await stack.close()
