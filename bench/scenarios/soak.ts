@@ -30,7 +30,7 @@ export const soak: Scenario = {
   about: `${sockets} sockets in direct chats and ${rate} messages a second, for long: whether anything grows. The plot is [soak.svg](soak.svg).`,
   elsewhere: true,
   async run(report, { url, seconds, short, save }) {
-    const length = seconds ?? (short ? 60 : 600)
+    const length = seconds ?? (short ? 20 : 600)
     const stack = await openStack({ url })
     const [server = ''] = stack.urls
     const people = await register(server, sockets)
