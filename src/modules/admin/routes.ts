@@ -1,6 +1,6 @@
-import type { FastifyRequest } from 'fastify'
 import { AppError } from '../../platform/errors.ts'
 import { answers, Done } from '../../platform/http/answers.ts'
+import { baseUrl } from '../../platform/http/base-url.ts'
 import type { App } from '../../platform/http/types.ts'
 import { listInvites, makeInvite, revokeInvite } from '../auth/index.ts'
 import type { AdminDeps } from './deps.ts'
@@ -13,8 +13,6 @@ const tags = ['admin']
 
 /** `/admin/…`: for admins of the server, whom the operator makes by command. */
 export function adminRoutes(app: App, deps: AdminDeps, publicUrl: string | undefined): void {
-  const base = ({ protocol, host }: FastifyRequest) => publicUrl ?? `${protocol}://${host}`
-
   app.route({
     method: 'POST',
     url: '/admin/invites',
@@ -30,7 +28,7 @@ export function adminRoutes(app: App, deps: AdminDeps, publicUrl: string | undef
       await admin.accessAsAdmin(deps, request.identity.user_id)
       const invite = await makeInvite(deps.db, request.identity.user_id, request.body)
       reply.code(201)
-      return { ...invite, url: inviteUrl(base(request), invite.code) }
+      return { ...invite, url: inviteUrl(baseUrl(request, publicUrl), invite.code) }
     },
   })
 
@@ -47,7 +45,10 @@ export function adminRoutes(app: App, deps: AdminDeps, publicUrl: string | undef
     handler: async (request) => {
       await admin.accessAsAdmin(deps, request.identity.user_id)
       const { invites, ...page } = await listInvites(deps.db, request.query)
-      return { ...page, invites: invites.map((invite) => ({ ...invite, url: inviteUrl(base(request), invite.code) })) }
+      return {
+        ...page,
+        invites: invites.map((invite) => ({ ...invite, url: inviteUrl(baseUrl(request, publicUrl), invite.code) })),
+      }
     },
   })
 

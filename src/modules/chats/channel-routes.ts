@@ -1,5 +1,6 @@
 import type { FastifyRequest } from 'fastify'
 import { answers, Done } from '../../platform/http/answers.ts'
+import { baseUrl } from '../../platform/http/base-url.ts'
 import type { App } from '../../platform/http/types.ts'
 import { createChannel, listChannels, subscribeTo, unsubscribeFrom } from './channels.ts'
 import type { ChatDeps } from './deps.ts'
@@ -87,10 +88,10 @@ export function channelRoutes(app: App, deps: ChatDeps, publicUrl: string | unde
 
   // --- invite links ------------------------------------------------------------------------------------------------
 
-  const link = (request: FastifyRequest, { ...row }: InviteRow) => {
-    const base = publicUrl ?? `${request.protocol}://${request.host}`
-    return { ...row, url: `${base.replace(/\/+$/, '')}/join/${row.code}` }
-  }
+  const link = (request: FastifyRequest, row: InviteRow) => ({
+    ...row,
+    url: `${baseUrl(request, publicUrl)}/join/${row.code}`,
+  })
   const refusals = ['chat_not_found', 'forbidden', 'not_a_group'] as const
 
   app.post(

@@ -98,9 +98,6 @@ export async function chatViews(
   })
 }
 
-/** More chats than this are listed page by page. */
-export const maxListed = 500
-
 type ListKey = Pick<ChatRow, 'chat_id' | 'pinned_at'> & { at: string }
 
 const byPlace = (a: ListKey, b: ListKey): number =>
