@@ -1,5 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { fill, longest, totals } from '../fill.ts'
+import { fullText, type Search } from '../full-text.ts'
 import { type Account, register } from '../people.ts'
 import { plansSettings, watchPlans } from '../plans.ts'
 import { meter } from '../proc.ts'
@@ -27,23 +28,26 @@ interface Answer {
   results?: unknown[]
 }
 
-/** By the words that are asked for; each of them picks one of several, so that no answer is always at hand. */
-const search = (name: string, ...queries: string[]): Look => ({
+// A word of the text is in every eighth message; numbers are each in one message of a chat. Each search picks one of
+// several queries, so that no answer is always at hand.
+const searches: Search[] = [
+  { name: 'a rare word', queries: ['99999', '77777', '54321', '12345'] },
+  { name: 'a common word', queries: ['water', 'teacher', 'moment', 'history'] },
+  { name: 'a prefix', queries: ['te', 'mo', 'his', 'mom'] },
+  { name: 'two words', queries: ['water school', 'night story', 'teacher war', 'moment law'] },
+  { name: 'a rare and a common word', queries: ['417 water', '333 night', '99 school'] },
+]
+/** Of which full text knows nothing. */
+const partSearches: Search[] = [
+  { name: 'a part of a word', queries: ['omen', 'eache', 'istory'] },
+  { name: 'a part of a rare word', queries: ['0417', '0999', '0123'] },
+]
+
+const searchLook = ({ name, queries }: Search): Look => ({
   name: `search: ${name}`,
   request: () => ({ method: 'GET', path: `/search/messages?q=${encodeURIComponent(pick(queries))}` }),
   check: ({ results }) => (results?.length ?? 0) > 0,
 })
-
-// A word of the text is in every eighth message; numbers are each in one message of a chat.
-const searches = [
-  search('a rare word', '99999', '77777', '54321', '12345'),
-  search('a common word', 'water', 'teacher', 'moment', 'history'),
-  search('a prefix', 'te', 'mo', 'his', 'mom'),
-  search('two words', 'water school', 'night story', 'teacher war', 'moment law'),
-  search('a rare and a common word', '417 water', '333 night', '99 school'),
-  search('a part of a word', 'omen', 'eache', 'istory'),
-  search('a part of a rare word', '0417', '0999', '0123'),
-]
 
 const pick = <T>(items: readonly T[]): T => items[Math.floor(Math.random() * items.length)]!
 
@@ -101,7 +105,7 @@ export const history: Scenario = {
     ]
     const indexing = await waitForIndex(stack, short)
     report.note(indexing)
-    looks.push(...searches)
+    looks.push(...[...searches, ...partSearches].map(searchLook))
     const length = seconds ?? (short ? 4 : 15)
     const rows: Row[] = []
     for (const look of looks) {
@@ -110,9 +114,9 @@ export const history: Scenario = {
       const shares = meter(stack.pids)
       let bytes = 0
       for (const until = performance.now() + length * 1_000; performance.now() < until && took.count < most; ) {
-        const from = performance.now()
-        bytes = await ask(url, me, look)
-        record(took, performance.now() - from)
+        const answer = await ask(url, me, look)
+        bytes = answer.bytes
+        record(took, answer.ms)
       }
       const { count, p50, p95, p99, max } = percentiles(took)
       rows.push({
@@ -147,6 +151,13 @@ export const history: Scenario = {
         .toSorted((a, b) => a.text.localeCompare(b.text))
         .map(({ text, by }) => ({ statement: `\`${text.replaceAll('|', '\\|')}\``, 'reads by': by })),
     )
+    report.table(
+      await fullText(
+        stack,
+        mine.map(({ id }) => id),
+        searches,
+      ),
+    )
     for (const plan of plans.bad) report.note(`\n\`\`\`\n${plan}\n\`\`\``)
     await stack.close()
   },
@@ -177,10 +188,12 @@ async function call(url: string, { token }: Account, { method, path, body }: Ret
   })
 }
 
-/** Answers how long the answer was. */
-async function ask(url: string, me: Account, { name, request, check }: Look): Promise<number> {
+/** Until the whole answer is there; reading it is the client's affair. */
+async function ask(url: string, me: Account, { name, request, check }: Look): Promise<{ ms: number; bytes: number }> {
+  const from = performance.now()
   const response = await call(url, me, request())
   const text = await response.text()
+  const ms = performance.now() - from
   if (!response.ok || !check(JSON.parse(text) as Answer)) throw new Error(`${name}: ${response.status} ${text.slice(0, 300)}`)
-  return text.length
+  return { ms, bytes: text.length }
 }
