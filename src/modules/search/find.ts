@@ -1,7 +1,20 @@
 import type { Queryable } from '../../platform/db/db.ts'
-import { mark, segmentOf, segmentSize } from './posts.ts'
+import { type MessageRow, messagesAt } from '../messages/index.ts'
+import { emptySets, inAll, packedSets, segmentOf, segmentSize } from './posts.ts'
 import * as store from './store.ts'
-import { bySender, exactly, hasPieces, isPhrase, type Mode, matches, type Range, rangesOf, type Term, tokens } from './text.ts'
+import {
+  bySender,
+  exactly,
+  hasPieces,
+  isPhrase,
+  type Mode,
+  matches,
+  type Range,
+  rangesOf,
+  type Term,
+  type Token,
+  tokens,
+} from './text.ts'
 
 /**
  * Finds messages: in the index what is indexed, and in the messages themselves what is not yet, so that the answer holds
@@ -12,47 +25,69 @@ export interface Wanted {
   terms: readonly Term[]
   /** Messages of this person alone. */
   from: string | undefined
-  /** No newer ones: what a page follows on from. */
-  upTo: string | undefined
+  /** So many of the newest hits were told before. */
+  skip: number
 }
 
-export interface Hit extends store.Place {
-  created_at: string
+export interface Hit {
+  row: MessageRow
+  words: readonly Token[]
+  /** When it was sent, in microseconds since 1970. */
+  at: number
   rank: number
 }
 
-/** Of more hits, the newest are ranked. */
-export const maxRanked = 200
+/** Hits that are ranked among each other, the best first, and where the older ones begin. */
+export interface Found {
+  hits: Hit[]
+  /** When the newest of them was sent; undefined where there is none. */
+  newest: number | undefined
+  next: Edge | undefined
+}
+
+/** Hits sent at `at` or before, without the newest `skip` of them. */
+export interface Edge {
+  at: number
+  skip: number
+}
+
+/** So many of the newest are ranked, then the next ones. */
+const maxRanked = 100
+/** Of more that were sent in the same microsecond (by an import, say), the rest is not told. */
+const maxSkip = 9_999
 /** 1,024 messages each; of more, the newest of each chat. */
 const maxSegments = 2_000
-const maxHitsOfChat = 2 * maxRanked
 /** In these, every word is looked at for a part that is part of too many. */
 const segmentsReadWhole = 8
-/** With the parts, of which there are ten, there is a bit for each. */
 const maxRanges = 20
 
 /** `seq`s by chat, the newest first. */
-type Found = Map<string, number[]>
+type Lists = Map<string, number[]>
 
-/** The best first; at most `maxRanked`. */
-export async function findMessages(q: Queryable, chats: readonly store.Searched[], wanted: Wanted, mode: Mode): Promise<Hit[]> {
-  const found = await inIndex(q, chats, wanted, mode)
-  const times = new Map<string, string>()
+export async function findMessages(q: Queryable, chats: readonly store.Searched[], wanted: Wanted, mode: Mode): Promise<Found> {
+  const end = wanted.skip + maxRanked
+  // One more says whether there are older ones.
+  const lists = await inIndex(q, chats, wanted, mode, end + 1)
   const unindexed = (await store.unindexed(q, chats)).filter(
     ({ sender_id, content }) =>
       (wanted.from === undefined || sender_id === wanted.from) && matches(tokens(content), wanted.terms, mode),
   )
-  for (const row of unindexed) times.set(placeKey(row), row.created_at)
   for (const [chatId, rows] of Map.groupBy(unindexed, (row) => row.chat_id)) {
-    const seqs = found.get(chatId) ?? []
+    const seqs = lists.get(chatId) ?? []
     // Some may have been indexed between the two statements.
     const later = rows.map(({ seq }) => seq).filter((seq) => seq > (seqs[0] ?? 0))
-    found.set(chatId, [...later.sort((x, y) => y - x), ...seqs])
+    lists.set(chatId, [...later.sort((x, y) => y - x), ...seqs])
   }
-  return rank(q, await newestOf(q, found, times, wanted.upTo), wanted.terms, mode)
+  const newest = await newestOf(q, lists, end + 1)
+  const told = newest.slice(0, end)
+  const at = told.at(-1)?.at
+  const skip = told.filter((hit) => hit.at === at).length
+  return {
+    hits: await rank(q, told.slice(wanted.skip), wanted.terms, mode),
+    newest: told[0]?.at,
+    next: newest.length > end && skip <= maxSkip ? { at: at!, skip } : undefined,
+  }
 }
-
-const placeKey = ({ chat_id, seq }: store.Place) => `${chat_id} ${seq}`
 
 /** Segments with what may be seen and is indexed: the newest of each chat first, then the second newest of each. */
 function segmentsOf(chats: readonly store.Searched[]): (store.Segment & { chat: store.Searched })[] {
@@ -69,7 +104,14 @@ function segmentsOf(chats: readonly store.Searched[]): (store.Segment & { chat: 
   return all.sort((a, b) => a.age - b.age).slice(0, maxSegments)
 }
 
-async function inIndex(q: Queryable, chats: readonly store.Searched[], { terms, from }: Wanted, mode: Mode): Promise<Found> {
+/** Of each chat the newest, as many as are wanted or a few more. */
+async function inIndex(
+  q: Queryable,
+  chats: readonly store.Searched[],
+  { terms, from }: Wanted,
+  mode: Mode,
+  wanted: number,
+): Promise<Lists> {
   const segments = segmentsOf(chats)
   const ranges: Range[] = from === undefined ? [] : [exactly(bySender(from))]
   const parts: string[] = []
@@ -78,26 +120,24 @@ async function inIndex(q: Queryable, chats: readonly store.Searched[], { terms, 
     else ranges.push(...rangesOf(term))
   }
   ranges.splice(maxRanges)
-  const found: Found = new Map()
+  const found: Lists = new Map()
   if (segments.length === 0) return found
-  const rows = ranges.length > 0 ? await store.wordsInRanges(q, segments, ranges) : []
+  const packed = ranges.length > 0 ? [packedSets(await store.wordsInRanges(q, segments, ranges))] : []
   for (const [n, part] of parts.entries()) {
+    const place = ranges.length + n
     const withPart =
-      (await store.wordsWithPart(q, segments, part)) ??
-      (await store.wordsWithPartIn(q, segments.slice(0, segmentsReadWhole), part))
-    for (const row of withPart) rows.push({ ...row, n: ranges.length + n + 1 })
+      (await store.wordsWithPart(q, segments, part, place)) ??
+      (await store.wordsWithPartIn(q, segments.slice(0, segmentsReadWhole), part, place))
+    packed.push(packedSets(withPart))
   }
-  const all = 2 ** (ranges.length + parts.length) - 1
-  const has = new Uint32Array(segmentSize)
-  // The newest segments of a chat come first, and of one that has more hits than can be shown the older ones are left out.
-  for (const [k, mine] of [...Map.groupBy(rows, (row) => row.k)].sort(([a], [b]) => a - b)) {
-    const { chat, segment } = segments[k - 1]!
+  const sets = emptySets(ranges.length + parts.length)
+  // The newest segments of a chat come first, and of one that has hits enough the older ones are left out.
+  for (const [n, { chat, segment }] of segments.entries()) {
+    sets.fill(0)
+    for (const some of packed) some.take(n + 1, sets)
     const seqs = found.get(chat.chat_id) ?? []
-    if (seqs.length >= maxHitsOfChat) continue
-    has.fill(0)
-    for (const { n, messages } of mine) mark(messages, has, 1 << (n - 1))
-    for (let offset = segmentSize - 1; offset >= 0; offset -= 1) {
-      if (has[offset] !== all) continue
+    if (seqs.length >= wanted) continue
+    for (const offset of inAll(sets)) {
       const seq = segment * segmentSize + offset
       if (seq > chat.after_seq && seq <= chat.until_seq) seqs.push(seq)
     }
@@ -106,18 +146,12 @@ async function inIndex(q: Queryable, chats: readonly store.Searched[], { terms, 
   return found
 }
 
-type Timed = store.Place & { created_at: string }
+interface Timed extends store.Place {
+  at: number
+}
 
 const newestFirst = (a: Timed, b: Timed): number =>
-  a.created_at < b.created_at
-    ? 1
-    : a.created_at > b.created_at
-      ? -1
-      : a.chat_id < b.chat_id
-        ? -1
-        : a.chat_id > b.chat_id
-          ? 1
-          : b.seq - a.seq
+  b.at - a.at || (a.chat_id < b.chat_id ? -1 : a.chat_id > b.chat_id ? 1 : b.seq - a.seq)
 
 interface List {
   chat_id: string
@@ -125,7 +159,7 @@ interface List {
   /** How many of them have been looked up, and how many are to be next. */
   known: number
   wanted: number
-  /** Times of the first and the last that was looked up, ms. */
+  /** When the first and the last were sent that were looked up. */
   first: number
   last: number
 }
@@ -134,75 +168,55 @@ interface List {
 const firstLook = 2
 
 /**
- * The newest `maxRanked` of all chats. Within a chat the order is that of `seq`, so that the times of a few hits tell which
- * chats can have more of the newest: those alone are asked for more, as many as they had in the same time so far.
+ * The newest of all chats. Within a chat the order is that of `seq`, so that the times of a few hits tell which chats can
+ * have more of the newest: those alone are asked for more, as many as they had in the same time so far.
  */
-async function newestOf(
-  q: Queryable,
-  found: Found,
-  known: ReadonlyMap<string, string>,
-  upTo: string | undefined,
-): Promise<Timed[]> {
+async function newestOf(q: Queryable, found: Lists, count: number): Promise<Timed[]> {
   const total = Array.from(found.values()).reduce((sum, seqs) => sum + seqs.length, 0)
-  const wanted = total <= 2 * maxRanked ? total : Math.max(firstLook, Math.ceil(maxRanked / found.size))
+  const wanted = total <= 2 * count ? total : Math.max(firstLook, Math.ceil(count / found.size))
   let open = Array.from(found, ([chat_id, seqs]): List => ({ chat_id, seqs, known: 0, wanted, first: 0, last: 0 }))
   let merged: Timed[] = []
   while (open.length > 0) {
-    const asked = open.flatMap((list) =>
-      list.seqs.slice(list.known, list.known + list.wanted).map((seq) => ({ list, chat_id: list.chat_id, seq })),
-    )
-    const times = await timesOf(q, asked, known)
-    for (const [n, { list, chat_id, seq }] of asked.entries()) {
-      list.known += 1
-      const created_at = times[n]
-      if (created_at === undefined) continue
-      list.last = Date.parse(created_at)
-      list.first ||= list.last
-      if (upTo === undefined || created_at <= upTo) merged.push({ chat_id, seq, created_at })
+    const asked = open.map(({ chat_id, seqs, known, wanted }) => ({ chat_id, seqs: seqs.slice(known, known + wanted) }))
+    const times = (await store.timesOf(q, asked)).values()
+    for (const [n, { chat_id, seqs }] of asked.entries()) {
+      const list = open[n]!
+      list.known += seqs.length
+      for (const seq of seqs) {
+        const at = times.next().value!
+        if (Number.isNaN(at)) continue
+        list.last = at
+        list.first ||= at
+        merged.push({ chat_id, seq, at })
+      }
     }
-    merged = merged.sort(newestFirst).slice(0, maxRanked)
-    const edge = merged.length < maxRanked ? 0 : Date.parse(merged.at(-1)!.created_at)
+    merged = merged.sort(newestFirst).slice(0, count)
+    const edge = merged.length < count ? 0 : merged.at(-1)!.at
     open = open.filter((list) => list.known < list.seqs.length && list.last >= edge)
-    for (const list of open) list.wanted = Math.ceil(Math.min(maxRanked, expected(list, edge)))
+    for (const list of open) list.wanted = Math.ceil(Math.min(count, expected(list, edge)))
   }
   return merged
 }
 
-/** In the order asked for; those that are known are not looked up. */
-async function timesOf(
-  q: Queryable,
-  places: readonly store.Place[],
-  known: ReadonlyMap<string, string>,
-): Promise<(string | undefined)[]> {
-  const times = places.map((place) => (known.size === 0 ? undefined : known.get(placeKey(place))))
-  const unknown = [...places.keys()].filter((n) => times[n] === undefined)
-  if (unknown.length === 0) return times
-  const found = await store.timesOf(
-    q,
-    unknown.map((n) => places[n]!),
-  )
-  for (const { n, created_at } of found) times[unknown[n - 1]!] = created_at
-  return times
-}
-
 /** How many more a chat has until `edge`, if it goes on as it went so far, and some to spare. */
 function expected({ known, first, last }: List, edge: number): number {
-  const perMs = known / Math.max(1, first - last)
-  return 1 + 1.25 * perMs * (last - edge)
+  const rate = known / Math.max(1, first - last)
+  return 1 + 1.25 * rate * (last - edge)
 }
 
 /** Those with the words side by side first, then those with the most words as they were asked for, then the newest. */
 async function rank(q: Queryable, newest: readonly Timed[], terms: readonly Term[], mode: Mode): Promise<Hit[]> {
-  if (newest.length === 0) return []
-  const texts = await store.textsOf(q, newest)
+  const rows = new Map((await messagesAt(q, newest)).map((row) => [`${row.chat_id} ${row.seq}`, row]))
   const hits: Hit[] = []
-  for (const [n, place] of newest.entries()) {
-    const words = tokens(texts.get(n) ?? '')
+  for (const { chat_id, seq, at } of newest) {
+    const row = rows.get(`${chat_id} ${seq}`)
+    const words = tokens(row?.content ?? '')
     // Characters of a run are indexed in pairs, which may stand apart; and a text may have changed meanwhile.
-    if (!matches(words, terms, mode)) continue
+    if (!row || row.deleted_at !== null || !matches(words, terms, mode)) continue
     const phrase = terms.length > 1 && isPhrase(words, terms, mode)
     const whole = terms.filter((term) => words.some(({ kind, text }) => kind === term.kind && text === term.text)).length
-    hits.push({ ...place, rank: whole + (phrase ? terms.length + 1 : 0) })
+    hits.push({ row, words, at, rank: whole + (phrase ? terms.length + 1 : 0) })
   }
-  return hits.sort((a, b) => b.rank - a.rank || newestFirst(a, b))
+  // Of the same rank they stay in their order, the newest first.
+  return hits.sort((a, b) => b.rank - a.rank)
 }

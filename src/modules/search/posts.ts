@@ -32,14 +32,52 @@ export function decode(bytes: Uint8Array): number[] {
   return offsets
 }
 
-/** Sets `bit` in `marks` at the place of each message of the set. */
-export function mark(bytes: Uint8Array, marks: Uint32Array, bit: number): void {
-  if (bytes.length !== bitmapBytes) {
-    for (let n = 0; n < bytes.length; n += 2) marks[(bytes[n]! << 8) | bytes[n + 1]!]! |= bit
+/** Words of 32 bits that a segment's messages take. */
+const wordsOfSet = segmentSize / 32
+
+/** Adds the set that stands in `bytes` from `at` to `end` to the set that begins at `from` in `sets`. */
+function add(sets: Uint32Array, from: number, bytes: Buffer, at: number, end: number): void {
+  if (end - at === bitmapBytes) {
+    for (let n = 0; n < wordsOfSet; n += 1) sets[from + n]! |= bytes.readUInt32LE(at + 4 * n)
     return
   }
-  for (const [n, byte] of bytes.entries()) {
-    if (byte === 0) continue
-    for (let k = 0; k < 8; k += 1) if (byte & (1 << k)) marks[n * 8 + k]! |= bit
+  for (let n = at; n < end; n += 2) {
+    const offset = bytes.readUInt16BE(n)
+    sets[from + (offset >> 5)]! |= 1 << (offset & 31)
   }
+}
+
+/**
+ * Sets by place of the segment (`k`) and of what was asked (`n`), one after the other and ordered by `k`: each with four bytes
+ * before it, two of `k`, one of `n`, one of its length. As one value they cost less to read than as a thousand rows.
+ */
+export function packedSets(bytes: Buffer) {
+  let at = 0
+  return {
+    /** Adds the sets of segment `k` to those in `sets`, by `n`; to be called in the order of `k`. */
+    take(k: number, sets: Uint32Array): void {
+      while (at < bytes.length && bytes.readUInt16BE(at) === k) {
+        const end = at + 4 + bytes[at + 3]!
+        add(sets, bytes[at + 2]! * wordsOfSet, bytes, at + 4, end)
+        at = end
+      }
+    },
+  }
+}
+
+export const emptySets = (count: number) => new Uint32Array(count * wordsOfSet)
+
+/** Offsets that are in all sets, the highest first. */
+export function inAll(sets: Uint32Array): number[] {
+  const offsets: number[] = []
+  for (let word = wordsOfSet - 1; word >= 0; word -= 1) {
+    let bits = 0xffff_ffff
+    for (let n = word; n < sets.length; n += wordsOfSet) bits &= sets[n]!
+    while (bits !== 0) {
+      const bit = 31 - Math.clz32(bits)
+      offsets.push(word * 32 + bit)
+      bits &= ~(1 << bit)
+    }
+  }
+  return offsets
 }

@@ -14,7 +14,7 @@ export function searchRoutes(app: App, deps: SearchDeps): void {
         tags,
         summary: 'Find messages in my chats',
         description:
-          'Those with the words side by side come first, then those with the most words exactly as they were asked for, then the newest; of very many hits the newest 200 are ranked. Where nothing is found, parts of words (three characters or more) are looked for. Deleted and system messages are not found, nor is what was sent to a chat that I am not a member of now, or that I have cleared.',
+          'Those with the words side by side come first, then those with the most words exactly as they were asked for, then the newest; the newest 100 are ranked, then the next ones. Where nothing is found, parts of words (three characters or more) are looked for. Deleted and system messages are not found, nor is what was sent to a chat that I am not a member of now, or that I have cleared.',
         querystring: schema.MessageSearch,
         response: answers({ 200: schema.FoundMessages }, ['chat_not_found']),
       },

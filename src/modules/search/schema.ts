@@ -24,7 +24,7 @@ export const MessageSearch = z
     limit: queryInt(1, 100).default(50),
     cursor: z
       .string()
-      .regex(/^\d{1,14}\.\d{1,4}$/, 'must be the next_cursor of an answer')
+      .regex(/^[bw]\d{1,16}\.\d{1,4}\.\d{1,3}$/, 'must be the next_cursor of an answer')
       .optional()
       .describe('The `next_cursor` of the page before'),
   })

@@ -3,14 +3,14 @@ import { AppError } from '../../platform/errors.ts'
 import { invalid } from '../../platform/input.ts'
 import type { Chat, UserBrief } from '../../protocol/resources.ts'
 import { type ChatRow, chatRows, chatViews } from '../chats/index.ts'
-import { messagesAt, messageViews } from '../messages/index.ts'
+import { messageViews } from '../messages/index.ts'
 import { searchUsers } from '../users/index.ts'
 import type { SearchDeps } from './deps.ts'
-import { findMessages, type Hit } from './find.ts'
+import { type Edge, findMessages, type Hit } from './find.ts'
 import { highlight } from './highlight.ts'
 import { isSeq, type MessageSearch, type SearchHit } from './schema.ts'
 import { namedChats, type Searched, searchedChats, untilTime } from './store.ts'
-import { isIn, type Mode, matches, parseQuery, type Term, tokens } from './text.ts'
+import { isIn, type Mode, parseQuery, type Term, tokens } from './text.ts'
 
 /** Of each kind, in a search for everything. */
 const few = 5
@@ -21,6 +21,9 @@ export interface Page {
   next_cursor: string | null
 }
 
+/** An older window is looked into where all hits of one turned out to be none. */
+const maxWindows = 5
+
 /**
  * Messages that the user may see now. Where no message has the words, or words that begin with them, parts of words are
  * looked for. Rejects with `chat_not_found` where `chat_id` is not theirs to see, and with `invalid_input`.
@@ -28,30 +31,66 @@ export interface Page {
 export async function searchMessages(deps: SearchDeps, userId: string, query: MessageSearch): Promise<Page> {
   const chats = await chatsToSearch(deps.db, userId, query)
   const terms = parseQuery(query.q)
-  const [upTo, done] = query.cursor === undefined ? [undefined, 0] : readCursor(query.cursor)
   if (terms.length === 0) return { results: [], has_more: false, next_cursor: null }
-  let mode: Mode = 'beginning'
-  const wanted = { terms, from: query.from, upTo }
-  let hits = await findMessages(deps.db, chats, wanted, mode)
-  if (hits.length === 0) {
-    mode = 'within'
-    hits = await findMessages(deps.db, chats, wanted, mode)
+  const cursor = query.cursor === undefined ? undefined : readCursor(query.cursor)
+  const mode = cursor?.mode ?? 'beginning'
+  const page = await pageOf(deps, userId, query, chats, terms, mode, cursor)
+  if (cursor || page.results.length > 0 || page.has_more) return page
+  return pageOf(deps, userId, query, chats, terms, 'within', undefined)
+}
+
+async function pageOf(
+  deps: SearchDeps,
+  userId: string,
+  { from, limit }: MessageSearch,
+  chats: readonly Searched[],
+  terms: readonly Term[],
+  mode: Mode,
+  cursor: Cursor | undefined,
+): Promise<Page> {
+  // What comes later must not move what follows: an older page ends in time where its first one did.
+  const find = async (edge: Edge | undefined) =>
+    findMessages(
+      deps.db,
+      edge ? await untilTime(deps.db, chats, rfc3339Micros(edge.at + 1)) : chats,
+      { terms, from, skip: edge?.skip ?? 0 },
+      mode,
+    )
+  let edge: Edge | undefined = cursor
+  let done = cursor?.done ?? 0
+  let found = await find(edge)
+  for (let n = 1; n < maxWindows && found.hits.length === 0 && found.next; n += 1) {
+    edge = found.next
+    done = 0
+    found = await find(edge)
   }
-  const page = hits.slice(done, done + query.limit)
-  const has_more = hits.length > done + query.limit
-  // What comes later must not move what follows: the next page ends in time where this one did.
-  const newest = upTo ?? hits.reduce((max, { created_at }) => (created_at > max ? created_at : max), '')
+  const { hits, newest, next } = found
+  const shown = hits.slice(done, done + limit)
+  done += limit
+  const following: Cursor | undefined =
+    done < hits.length ? { ...(edge ?? { at: newest!, skip: 0 }), mode, done } : next && { ...next, mode, done: 0 }
   return {
-    results: await views(deps, userId, page, terms, mode),
-    has_more,
-    next_cursor: has_more ? `${Date.parse(newest)}.${done + query.limit}` : null,
+    results: await views(deps, userId, shown, terms, mode),
+    has_more: following !== undefined,
+    next_cursor: following ? writeCursor(following) : null,
   }
 }
 
-function readCursor(cursor: string): [upTo: string, done: number] {
-  const [time, done] = cursor.split('.').map(Number) as [number, number]
-  return [new Date(time).toISOString(), done]
+/** Hits from `edge` on, without the best `done` of them. */
+interface Cursor extends Edge {
+  mode: Mode
+  done: number
 }
+
+const writeCursor = ({ mode, at, skip, done }: Cursor) => `${mode === 'within' ? 'w' : 'b'}${at}.${skip}.${done}`
+
+function readCursor(cursor: string): Cursor {
+  const [at, skip, done] = cursor.slice(1).split('.').map(Number) as [number, number, number]
+  return { mode: cursor.startsWith('w') ? 'within' : 'beginning', at, skip, done }
+}
+
+const rfc3339Micros = (at: number) =>
+  `${new Date(Math.floor(at / 1_000)).toISOString().slice(0, -1)}${String(at % 1_000).padStart(3, '0')}Z`
 
 async function chatsToSearch(q: Queryable, userId: string, { chat_id, before }: MessageSearch): Promise<Searched[]> {
   const chats = await searchedChats(q, userId, chat_id)
@@ -64,7 +103,7 @@ async function chatsToSearch(q: Queryable, userId: string, { chat_id, before }: 
   return untilTime(q, chats, new Date(Math.max(0, time)).toISOString())
 }
 
-/** In the order of `hits`; what the user may not see any more, or what is no hit any more, is left out. */
+/** In the order of `hits`; what the user may not see any more is left out. */
 async function views(
   deps: SearchDeps,
   userId: string,
@@ -73,24 +112,15 @@ async function views(
   mode: Mode,
 ): Promise<SearchHit[]> {
   if (hits.length === 0) return []
-  const rows = await messagesAt(deps.db, hits)
-  const words = new Map(rows.map((row) => [row, tokens(row.content)]))
-  const current = rows.filter((row) => row.deleted_at === null && matches(words.get(row)!, terms, mode))
+  const rows = hits.map(({ row }) => row)
   const [messages, chats] = await Promise.all([
-    messageViews(deps.db, deps.briefs, userId, current),
-    briefChats(deps, userId, [...new Set(hits.map((hit) => hit.chat_id))]),
+    messageViews(deps.db, deps.briefs, userId, rows),
+    briefChats(deps, userId, [...new Set(rows.map((row) => row.chat_id))]),
   ])
-  // In the order of `current`.
-  const shown = new Map(
-    messages.map((message, n) => {
-      const row = current[n]!
-      return [`${row.chat_id} ${row.seq}`, { message, highlight: highlight(row.content, words.get(row)!, terms, mode) }]
-    }),
-  )
-  return hits.flatMap(({ chat_id, seq }) => {
-    const found = shown.get(`${chat_id} ${seq}`)
-    const chat = chats.get(chat_id)
-    return found && chat && seq > chat.cleared_seq ? [{ ...found, chat: chat.brief }] : []
+  return hits.flatMap(({ row, words }, n) => {
+    const chat = chats.get(row.chat_id)
+    if (!chat || row.seq <= chat.cleared_seq) return []
+    return [{ message: messages[n]!, chat: chat.brief, highlight: highlight(row.content, words, terms, mode) }]
   })
 }
 
