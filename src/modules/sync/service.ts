@@ -229,7 +229,7 @@ const lengthOf = ({ display_name, username, avatar_url }: UserBrief) =>
  * fields, ids, numbers, times) is counted generously.
  */
 function boundOf({ chat, messages, members, cursors }: SyncChat): number {
-  let bytes = 4_000 + 200 * cursors.length
+  let bytes = 2_500 + 150 * cursors.length
   let characters =
     chat.description.length + (chat.name?.length ?? 0) + (chat.peer ? chat.peer.bio.length + 2 * lengthOf(chat.peer) : 0)
   for (const { user } of members) {
@@ -238,7 +238,13 @@ function boundOf({ chat, messages, members, cursors }: SyncChat): number {
   }
   for (const message of chat.last_message ? [chat.last_message, ...messages] : messages) {
     const { reply_to, forwarded_from, reactions, mentions, system } = message
-    bytes += 1_500 + 100 * reactions.length + 40 * mentions.length
+    bytes +=
+      1_000 +
+      100 * reactions.length +
+      40 * mentions.length +
+      (reply_to ? 300 : 0) +
+      (forwarded_from ? 250 : 0) +
+      (system ? 350 : 0)
     characters += message.content.length + lengthOf(message.sender) + 20 * reactions.length + (system?.name?.length ?? 0)
     if (reply_to) characters += reply_to.content.length + lengthOf(reply_to.sender)
     if (forwarded_from) characters += lengthOf(forwarded_from.sender)
