@@ -100,9 +100,18 @@ test('with the embedded database stopped: it is started for the command, and not
   })
 
   // The server that starts next knows them, though it takes nobody else.
-  const server = await start({ DATA_DIR: folder.dir, REGISTRATION: 'closed' })
-  expect((await login(server.url, 'anna', passwordIn(lines))).body.user.is_admin).toBe(true)
+  const server = await start({ DATA_DIR: folder.dir, REGISTRATION: 'closed', LOG_LEVEL: 'info' })
+  const anna = (await login(server.url, 'anna', passwordIn(lines))).body
+  expect(anna.user.is_admin).toBe(true)
   expect((await login(server.url, 'ben', 'Secret123')).body.user.is_admin).toBe(false)
+
+  // What admins do over REST can be read in the log, but no code with which its reader could register.
+  const made = await rest<{ code: string }>(server.url, 'POST', '/admin/invites', { token: anna.token, body: {} })
+  const { code } = made.body
+  expect((await rest(server.url, 'DELETE', `/admin/invites/${code}`, { token: anna.token })).status).toBe(200)
+  await vi.waitFor(() => expect(server.stdout).toContain('an admin took an invitation back'))
+  expect(server.stdout).toContain(`"target":"${code.slice(0, 6)}…"`)
+  expect(server.stdout).not.toContain(code)
 }, 180_000)
 
 test('with the embedded database of a running server: it takes part in it, and the server hears at once', async () => {
@@ -148,7 +157,7 @@ test('with the embedded database of a running server: it takes part in it, and t
   const register = (username: string) =>
     rest(server.url, 'POST', '/auth/register', { body: { username, password: 'Secret123', invite_code } })
   expect((await register('carl')).status).toBe(201)
-  expect((await done('invites')).slice(1)).toEqual([expect.stringMatching(new RegExp(`^${invite_code} +1/2 +\\d{4}-`))])
+  expect((await done('invites'))[1]).toMatch(new RegExp(`^${invite_code} +1/2 +\\d{4}-`))
   expect(await done('invite', 'revoke', invite_code)).toEqual(['Taken back.'])
   expect((await register('dora')).status).toBe(403)
   expect((await done('invites'))[1]).toContain('taken back')

@@ -185,6 +185,19 @@ test('a thousand frames at once end their connection with 4009, and no other', a
   expect(await stranger.closed()).toBe(4009)
 })
 
+test('of one session, fifty connections; the oldest makes room', async () => {
+  const token = await fresh(anna)
+  const other = await ready(anna)
+  const mine: Wire[] = []
+  for (let n = 0; n < 52; n += 1) {
+    const wire = open(token)
+    await wire.type('user_chats')
+    mine.push(wire)
+  }
+  expect(await Promise.all(mine.slice(0, 2).map((wire) => wire.closed()))).toEqual([4010, 4010])
+  for (const wire of [mine[2]!, mine[51]!, other]) expect(await wire.ask({ type: 'ping' })).toMatchObject({ type: 'pong' })
+})
+
 test('a burst of 200 frames is within the limit', async () => {
   const wire = await ready(anna)
   for (let n = 0; n < 190; n += 1) wire.send({ type: 'ping', id: `${n}` })

@@ -7,6 +7,7 @@ export const closeCodes = {
   token_expired: [4003, 'The token has expired', 'refresh'],
   too_slow: [4008, 'The send queue passed 1 MiB', 'reconnect'],
   too_many_frames: [4009, 'Too many frames', 'reconnect'],
+  too_many_connections: [4010, 'The session has opened 50 others since', 'stop'],
   shutting_down: [4011, 'The server is shutting down', 'reconnect'],
 } as const satisfies Record<string, readonly [code: number, reason: string, client: 'reconnect' | 'refresh' | 'sign_in' | 'stop']>
 

@@ -31,6 +31,8 @@ const silentMs = 60_000
 const maxPayload = 65_536
 /** How many times the frame limit may come at once. */
 const frameBurst = 4
+/** Tabs of a browser and lost connections that nobody has noticed yet; of more, the oldest is closed. */
+const maxConnectionsOfSession = 50
 /** What was begun when the server stops has so long to be answered. */
 const drainMs = 3_000
 /** Without live news of them, ended sessions are found by asking for all open ones. */
@@ -117,6 +119,8 @@ export async function registerGateway(app: FastifyInstance, options: GatewayOpti
       mine = new Set()
       sessions.set(identity.session_id, mine)
     }
+    const others = [...mine].filter((other) => !other.isEnding)
+    if (others.length >= maxConnectionsOfSession) others[0]!.close('too_many_connections')
     mine.add(connection)
   }
 

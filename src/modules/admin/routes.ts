@@ -1,3 +1,4 @@
+import type { FastifyRequest } from 'fastify'
 import { AppError } from '../../platform/errors.ts'
 import { answers, Done } from '../../platform/http/answers.ts'
 import { baseUrl } from '../../platform/http/base-url.ts'
@@ -10,6 +11,13 @@ import { selectStats } from './store.ts'
 import { inviteUrl } from './urls.ts'
 
 const tags = ['admin']
+
+/** Who did what to whom: operators look for it when something is not as it was. */
+const log = ({ log, identity }: FastifyRequest, what: string, target: string) =>
+  log.info({ admin: identity.user_id, target }, what)
+
+/** Enough to find it in the list; with the whole code, whoever reads the log could register. */
+const named = (code: string) => `${code.slice(0, 6)}…`
 
 /** `/admin/…`: for admins of the server, whom the operator makes by command. */
 export function adminRoutes(app: App, deps: AdminDeps, publicUrl: string | undefined): void {
@@ -27,6 +35,7 @@ export function adminRoutes(app: App, deps: AdminDeps, publicUrl: string | undef
     handler: async (request, reply) => {
       await admin.accessAsAdmin(deps, request.identity.user_id)
       const invite = await makeInvite(deps.db, request.identity.user_id, request.body)
+      log(request, 'an admin invited to the server', named(invite.code))
       reply.code(201)
       return { ...invite, url: inviteUrl(baseUrl(request, publicUrl), invite.code) }
     },
@@ -62,9 +71,11 @@ export function adminRoutes(app: App, deps: AdminDeps, publicUrl: string | undef
       params: InvitePath,
       response: answers({ 200: Done }, ['forbidden', 'invite_not_found']),
     },
-    handler: async ({ identity, params }) => {
+    handler: async (request) => {
+      const { identity, params } = request
       await admin.accessAsAdmin(deps, identity.user_id)
       await revokeInvite(deps.db, params.code)
+      log(request, 'an admin took an invitation back', named(params.code))
       return { message: 'Invitation taken back' }
     },
   })
@@ -90,11 +101,13 @@ export function adminRoutes(app: App, deps: AdminDeps, publicUrl: string | undef
       params: UserPath,
       response: answers({ 200: Done }, ['forbidden', 'user_not_found']),
     },
-    handler: async ({ identity, params }) => {
+    handler: async (request) => {
+      const { identity, params } = request
       await admin.accessAsAdmin(deps, identity.user_id)
       // The last admin would have locked everybody out.
       if (params.id === identity.user_id) throw new AppError('forbidden')
       await admin.setDisabled(deps, params.id, true)
+      log(request, 'an admin disabled an account', params.id)
       return { message: 'Account disabled' }
     },
   })
@@ -108,9 +121,11 @@ export function adminRoutes(app: App, deps: AdminDeps, publicUrl: string | undef
       params: UserPath,
       response: answers({ 200: Done }, ['forbidden', 'user_not_found']),
     },
-    handler: async ({ identity, params }) => {
+    handler: async (request) => {
+      const { identity, params } = request
       await admin.accessAsAdmin(deps, identity.user_id)
       await admin.setDisabled(deps, params.id, false)
+      log(request, 'an admin enabled an account', params.id)
       return { message: 'Account enabled' }
     },
   })

@@ -14,6 +14,12 @@ export interface Summary {
 /** `version`: the chat's when this was counted; left out where nothing comes after the cursor. */
 export type Unread = Pick<Summary, 'unread_count' | 'mention_count'> & { version?: number }
 
+/** What was read already, by chat: cursors of its members, and its last message where there is one to be shown. */
+export interface Known {
+  cursors: ReadonlyMap<string, readonly CursorRow[]>
+  last: ReadonlyMap<string, Message>
+}
+
 /** Where a viewer stands in a chat. */
 export interface Standing {
   chat_id: string
@@ -35,13 +41,8 @@ export interface ChatDeps {
   /** Rejects with `user_not_found`, `not_allowed` or `user_blocked` where this person may not begin a direct chat with that one. */
   checkReachable(q: Queryable, actorId: string, peerId: string): Promise<void>
   publicUsers(viewerId: string, ids: readonly string[]): Promise<Map<string, UserPublic>>
-  /** Hook: the last message and the unread count of each chat, in a bounded number of queries. `known`: cursors of its members, by chat, that were read already. */
-  summaries(
-    q: Queryable,
-    viewerId: string,
-    standings: readonly Standing[],
-    known?: ReadonlyMap<string, readonly CursorRow[]>,
-  ): Promise<Map<string, Summary>>
+  /** Hook: the last message and the unread count of each chat, in a bounded number of queries. */
+  summaries(q: Queryable, viewerId: string, standings: readonly Standing[], known?: Known): Promise<Map<string, Summary>>
   /** Hook: the unread counts alone. */
   unread(q: Queryable, viewerId: string, standings: readonly Standing[]): Promise<Map<string, Unread>>
   /** Hook: who wrote the messages in each range, with the range's last message id; by position. */

@@ -1,8 +1,8 @@
 import { type Queryable, type Sql, sql } from '../../platform/db/db.ts'
 import { AppError } from '../../platform/errors.ts'
 import type { Chat, ChatType, Member, Role } from '../../protocol/resources.ts'
-import type { ChatDeps } from './deps.ts'
-import { activeMembers, type CursorRow, type MemberRow, memberResource, membersPage } from './members.ts'
+import type { ChatDeps, Known } from './deps.ts'
+import { activeMembers, type MemberRow, memberResource, membersPage } from './members.ts'
 import { type MyRow, myResource } from './mine.ts'
 import { chatBySlug } from './slugs.ts'
 
@@ -59,13 +59,13 @@ export async function readableRows(q: Queryable, userId: string, chatIds: readon
   return [...mine, ...open]
 }
 
-/** In the order of `rows`. `known`: cursors of members that were read already, by chat. */
+/** In the order of `rows`. */
 export async function chatViews(
   deps: ChatDeps,
   q: Queryable,
   userId: string,
   rows: readonly ChatRow[],
-  known?: ReadonlyMap<string, readonly CursorRow[]>,
+  known?: Known,
 ): Promise<Chat[]> {
   const peerIds = [...new Set(rows.map((row) => row.peer_id).filter((id) => id !== null))]
   // One after the other: `q` may be a single connection.

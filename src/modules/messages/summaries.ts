@@ -1,8 +1,8 @@
 import { type Queryable, sql } from '../../platform/db/db.ts'
 import type { UserBrief } from '../../protocol/resources.ts'
-import type { Standing, Summary, Unread } from '../chats/index.ts'
+import type { Known, Standing, Summary, Unread } from '../chats/index.ts'
 import { messagesAt } from './rows.ts'
-import { type KnownCursors, messageViews } from './views.ts'
+import { messageViews } from './views.ts'
 
 /** Unread counts stop here: "999+". */
 export const maxUnread = 1_000
@@ -69,15 +69,17 @@ export async function summaries(
   briefs: (ids: readonly string[]) => Promise<Map<string, UserBrief>>,
   viewerId: string,
   standings: readonly Standing[],
-  known?: KnownCursors,
+  known?: Known,
 ): Promise<Map<string, Summary>> {
   const unread = await unreadCounts(q, viewerId, standings)
-  const shown = standings.filter((s) => s.last_seq > s.cleared_seq)
+  const asked = standings.filter((s) => s.last_seq > s.cleared_seq && !known?.last.has(s.chat_id))
   const rows = await messagesAt(
     q,
-    shown.map(({ chat_id, last_seq }) => ({ chat_id, seq: last_seq })),
+    asked.map(({ chat_id, last_seq }) => ({ chat_id, seq: last_seq })),
   )
-  const messages = new Map((await messageViews(q, briefs, viewerId, rows, known)).map((message) => [message.chat_id, message]))
+  const views = await messageViews(q, briefs, viewerId, rows, known?.cursors)
+  const messages = new Map(known?.last)
+  for (const message of views) messages.set(message.chat_id, message)
   return new Map(
     standings.map(({ chat_id }) => [chat_id, { last_message: messages.get(chat_id) ?? null, ...unread.get(chat_id)! }]),
   )

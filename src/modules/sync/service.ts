@@ -116,35 +116,19 @@ async function describe(
   limit: number,
 ): Promise<{ entries: Entry[]; starved: boolean }> {
   const { chats } = deps
-  const chatRow = new Map(
-    (
-      await chatRows(
-        tx,
-        userId,
-        chosen.map((c) => c.chat_id),
-      )
-    ).map((row) => [row.chat_id, row]),
-  )
-  const planned = chosen.filter((c) => chatRow.has(c.chat_id))
+  const ids = chosen.map((c) => c.chat_id)
+  const rows = new Map((await chatRows(tx, userId, ids)).map((row) => [row.chat_id, row]))
+  const planned = chosen.flatMap((c) => {
+    const row = rows.get(c.chat_id)
+    return row ? [{ ...c, row, cleared_seq: row.cleared_seq }] : []
+  })
   const cursorRows = await cursorsOf(
     tx,
     planned.filter((c) => c.cursors && c.member_count <= maxMembersTold).map((c) => c.chat_id),
   )
   const cursors = Map.groupBy(cursorRows, (row) => row.chat_id)
-  const views = new Map(
-    (
-      await chatViews(
-        chats,
-        tx,
-        userId,
-        planned.map((c) => chatRow.get(c.chat_id)!),
-        cursors,
-      )
-    ).map((chat) => [chat.id, chat]),
-  )
-  const withCleared = planned.map((c) => ({ ...c, cleared_seq: chatRow.get(c.chat_id)!.cleared_seq }))
-  const behind = withCleared.filter((c) => c.kind === 'behind')
-  const fresh = withCleared.filter((c) => c.kind === 'fresh')
+  const behind = planned.filter((c) => c.kind === 'behind')
+  const fresh = planned.filter((c) => c.kind === 'fresh')
   const changed = await changedMessages(tx, behind, limit, maxTextBytes)
   const newest = await newestMessages(tx, fresh, limit, maxTextBytes)
   const unreached = new Set(
@@ -167,16 +151,28 @@ async function describe(
     memberRows.map((row) => row.chat_id),
     await memberViews(chats, memberRows),
   )
-  const messages = Map.groupBy(
-    await messageViews(
-      tx,
-      chats.briefs,
-      userId,
-      [...changed.values(), ...newest.values()].flatMap((found) => found.rows),
-      cursors,
-    ),
-    (message) => message.chat_id,
+  const told = await messageViews(
+    tx,
+    chats.briefs,
+    userId,
+    [...changed.values(), ...newest.values()].flatMap((found) => found.rows),
+    cursors,
   )
+  const messages = Map.groupBy(told, (message) => message.chat_id)
+  const last = new Map(
+    told.flatMap((message) => {
+      const { last_seq, cleared_seq } = rows.get(message.chat_id)!
+      return message.seq === last_seq && last_seq > cleared_seq ? [[message.chat_id, message] as const] : []
+    }),
+  )
+  const summed = await chatViews(
+    chats,
+    tx,
+    userId,
+    planned.map((c) => c.row),
+    { cursors, last },
+  )
+  const views = new Map(summed.map((chat) => [chat.id, chat]))
   const entries = planned
     .filter((c) => !unreached.has(c.chat_id))
     .map((c) => ({
