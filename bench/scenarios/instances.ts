@@ -27,7 +27,7 @@ export const instances: Scenario = {
       const senders = Array.from({ length: 20 }, (_, n) => n * 15 + (n % count))
       await step(generator, stack, 100, { senders, seconds: 3 })
       const steps = await climb({ from: 200, refine: 1 }, (rate) =>
-        step(generator, stack, rate, { senders, seconds: seconds ?? (short ? 3 : 10) }),
+        step(generator, stack, rate, { senders, seconds: seconds ?? (short ? 2 : 10) }),
       )
       report.note(`**${count} ${count === 1 ? 'instance' : 'instances'}**`)
       report.table(steps.map(stepRow))
