@@ -31,7 +31,7 @@ const silentMs = 60_000
 const maxPayload = 65_536
 /** How many times the frame limit may come at once. */
 const frameBurst = 4
-/** Tabs of a browser and lost connections that nobody has noticed yet; of more, the oldest is closed. */
+/** On this instance: tabs of a browser, and lost connections that nobody has noticed yet. Of more, the oldest is closed. */
 const maxConnectionsOfSession = 50
 /** What was begun when the server stops has so long to be answered. */
 const drainMs = 3_000
