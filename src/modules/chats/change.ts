@@ -28,11 +28,6 @@ export interface LockedChat {
   member_count: number
 }
 
-export interface ActiveMember {
-  user_id: string
-  role: Role
-}
-
 type Build = (people: Map<string, UserBrief>) => ServerEvent
 
 export interface Change {

@@ -24,14 +24,6 @@ export function encode(offsets: Iterable<number>): string {
   return bits.toString('hex')
 }
 
-export function decode(bytes: Uint8Array): number[] {
-  const offsets: number[] = []
-  if (bytes.length === bitmapBytes) {
-    for (let n = 0; n < segmentSize; n += 1) if (bytes[n >> 3]! & (1 << (n & 7))) offsets.push(n)
-  } else for (let n = 0; n < bytes.length; n += 2) offsets.push((bytes[n]! << 8) | bytes[n + 1]!)
-  return offsets
-}
-
 /** Words of 32 bits that a segment's messages take. */
 const wordsOfSet = segmentSize / 32
 
@@ -80,4 +72,11 @@ export function inAll(sets: Uint32Array): number[] {
     }
   }
   return offsets
+}
+
+/** Offsets of one stored set, in their order. */
+export function decode(bytes: Buffer): number[] {
+  const set = emptySets(1)
+  add(set, 0, bytes, 0, bytes.length)
+  return inAll(set).reverse()
 }
