@@ -130,6 +130,18 @@ test('a hundred wrong passwords at once: five are compared, the others are 429',
   expect((await h.call('POST', '/auth/login', right, undefined, '10.0.0.2')).statusCode).toBe(200)
 })
 
+test('a login that the database failed is no guess: it does not count', async () => {
+  const username = name()
+  const { user_id } = await h.person(username)
+  const login = () => h.call('POST', '/auth/login', { login: username, password: 'Passw0rd' })
+  await h.db.query(sql`CREATE FUNCTION go_away() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+    RAISE EXCEPTION 'gone' USING ERRCODE = '57P01'; END $$`)
+  await h.db.query(sql`CREATE TRIGGER t BEFORE INSERT ON sessions FOR EACH ROW EXECUTE FUNCTION go_away()`)
+  for (let i = 0; i < 7; i++) expect((await login()).statusCode).toBe(503)
+  await h.db.query(sql`DROP FUNCTION go_away CASCADE`)
+  expect((await login()).json()).toMatchObject({ user_id })
+})
+
 test('failures count per account over all addresses, for unknown accounts alike', async () => {
   const compare = vi.spyOn(bcrypt, 'compare')
   const answers = await Promise.all(

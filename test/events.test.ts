@@ -64,7 +64,7 @@ test('a stream tells what a socket is told: the same bytes in the same order, nu
   expect(ofChat(near.texts)).toEqual(ofChat(raw))
   expect(ofChat(far.texts)).toEqual(ofChat(raw))
   expect(ofChat(raw).length).toBeGreaterThan(60)
-  const [retry, ...rest] = near.all
+  const [retry, ...rest] = near.events
   expect(Number(retry!.retry)).toBeGreaterThanOrEqual(500)
   expect(rest.map(({ id }) => Number(id))).toEqual(rest.map((_, n) => n + 1))
 })
@@ -251,7 +251,7 @@ test('a server that stops says so and waits for no stream', async () => {
   expect(Date.now() - begun).toBeLessThan(3_000)
   for (const one of streams) {
     expect(await one.closed()).toBe(4011)
-    expect(Number(one.all.at(-1)!.retry)).toBeGreaterThanOrEqual(500)
+    expect(Number(one.events.at(-1)!.retry)).toBeGreaterThanOrEqual(500)
   }
 })
 

@@ -183,9 +183,8 @@ export async function checkDeeds(run: Run, journal: ReadonlyMap<string, Change[]
     const place = `${chatId} ${seq}`
     if (result !== 'ok') {
       if (content !== undefined && became.has(content)) complaints.push(`${name}, and yet it is there`)
-      if (to?.chatIds.some((id) => steady(journal.get(`${id} ${userId}`), [done]) === false))
-        for (const id of to.chatIds)
-          if (isThere.has(`${id} ${userId} ${to.clientId}`)) complaints.push(`${name}, and yet it is in ${id}`)
+      for (const id of to?.chatIds ?? [])
+        if (isThere.has(`${id} ${userId} ${to!.clientId}`)) complaints.push(`${name}, and yet it is in ${id}`)
     } else {
       const changed = content === undefined ? undefined : became.get(content)
       if (content !== undefined && changed?.seq !== seq) complaints.push(`${name}, but it never was so`)

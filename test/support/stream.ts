@@ -31,6 +31,11 @@ export class Stream {
     this.ended = true
   }
 
+  /** Without comments, which may come at any time: the heartbeat is one. */
+  get events(): StreamEvent[] {
+    return this.all.filter(({ comment }) => comment === undefined)
+  }
+
   /** What a WebSocket would have had, as text. */
   get texts(): string[] {
     return this.all.flatMap(({ event, data }) => (event === undefined && data !== undefined ? [data] : []))
@@ -42,7 +47,7 @@ export class Stream {
 
   /** Of the last event, where that is `close`. */
   get closedWith(): number | undefined {
-    const last = this.all.at(-1)
+    const last = this.events.at(-1)
     return last?.event === 'close' ? (JSON.parse(last.data!) as { code: number }).code : undefined
   }
 

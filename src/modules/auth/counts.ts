@@ -24,6 +24,11 @@ export async function forgetHits(db: Queryable, keys: readonly string[]): Promis
   await db.query(sql`DELETE FROM login_failures WHERE key = ANY(${keys}::text[])`)
 }
 
+/** Takes one hit back of each. */
+export async function takeBackHits(db: Queryable, keys: readonly string[]): Promise<void> {
+  await db.query(sql`UPDATE login_failures SET points = points - 1 WHERE key = ANY(${keys}::text[]) AND points > 0`)
+}
+
 /** By `login_failures_expire`. */
 export async function sweepHits(db: Queryable): Promise<void> {
   await db.query(sql`DELETE FROM login_failures WHERE expire < (extract(epoch FROM now()) * 1000)::bigint`)

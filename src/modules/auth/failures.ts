@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto'
 import type { Queryable } from '../../platform/db/db.ts'
 import type { LimitRule } from '../../platform/limits/limits.ts'
-import { countHit, forgetHits } from './counts.ts'
+import { countHit, forgetHits, takeBackHits } from './counts.ts'
 
 /**
  * Failed logins. An attempt counts before the password is looked at, so that a hundred guesses at once do not pass
@@ -33,3 +33,6 @@ export async function countAttempt(db: Queryable, attempt: Attempt, rules: Login
 }
 
 export const forgetAttempts = (db: Queryable, { pair, account }: Attempt): Promise<void> => forgetHits(db, [account, pair])
+
+/** Of an attempt that was counted and never judged. */
+export const takeBackAttempt = (db: Queryable, { pair, account }: Attempt): Promise<void> => takeBackHits(db, [account, pair])

@@ -5,7 +5,7 @@ import { addressKey } from '../../platform/limits/take.ts'
 import type { Me } from '../../protocol/resources.ts'
 import { createUser, meOf } from '../users/index.ts'
 import type { AuthDeps, Client } from './deps.ts'
-import { attemptOf, countAttempt, forgetAttempts } from './failures.ts'
+import { type Attempt, attemptOf, countAttempt, forgetAttempts, takeBackAttempt } from './failures.ts'
 import { admit, checkMayRegister } from './registration.ts'
 import type { Login, Registration, SignedIn } from './schema.ts'
 import { makeRoom, type OpenedSession, openSession, tokensOf } from './sessions.ts'
@@ -46,12 +46,17 @@ export async function login(deps: AuthDeps, { login, password }: Login, client: 
   return deps.turns(attempt.pair, async () => {
     try {
       await countAttempt(deps.db, attempt, { pair: deps.config.limits.login, account: deps.config.limits.loginAccount })
-      const account = await selectAccount(deps.db, login)
-      const matches = await deps.passwords.matches(password, account?.password_hash)
-      if (!account || !matches) throw new AppError('invalid_credentials')
-      const signed = await openFor(deps, account, client)
-      await forgetAttempts(deps.db, attempt)
-      return signed
+      try {
+        const account = await selectAccount(deps.db, login)
+        const matches = await deps.passwords.matches(password, account?.password_hash)
+        if (!account || !matches) throw new AppError('invalid_credentials')
+        return await openFor(deps, account, attempt, client)
+      } catch (error) {
+        // Nobody guessed wrong: the server was busy, or its database away.
+        const isJudged = error instanceof AppError && error.code !== 'overloaded'
+        if (!isJudged) await takeBackAttempt(deps.db, attempt).catch(() => {})
+        throw error
+      }
     } catch (error) {
       if (error instanceof AppError) deps.metrics.loginsRefused.inc({ reason: error.code })
       throw error
@@ -59,12 +64,13 @@ export async function login(deps: AuthDeps, { login, password }: Login, client: 
   })
 }
 
-async function openFor(deps: AuthDeps, account: AccountRow, client: Client): Promise<SignedIn> {
+async function openFor(deps: AuthDeps, account: AccountRow, attempt: Attempt, client: Client): Promise<SignedIn> {
   const { user, session, ended } = await deps.db.transaction(async (tx) => {
     // The password may have changed while it was being compared; its change has ended all sessions but those made since.
     const locked = await lockAccount(tx, account.id)
     if (!locked || locked.password_hash !== account.password_hash) throw new AppError('invalid_credentials')
     if (locked.disabled) throw new AppError('account_disabled')
+    await forgetAttempts(tx, attempt)
     return enter(tx, deps, account.id, client)
   })
   if (ended.length > 0) deps.control.announce({ sessions_ended: ended })

@@ -1,5 +1,7 @@
-import { type Db, sql } from '../../platform/db/db.ts'
-import type { MessageType } from '../../protocol/resources.ts'
+import { type Db, type Queryable, sql } from '../../platform/db/db.ts'
+import type { MessageEvent, MessageType } from '../../protocol/resources.ts'
+import type { Acl, AclCache } from '../chats/index.ts'
+import type { MessageRow } from './rows.ts'
 
 /** One message to be written. `id` and `client_id` are made before, so that a second try is the same send. */
 export interface Send {
@@ -24,6 +26,24 @@ export interface LockedCounters {
   at: string
 }
 
+export interface Written {
+  row: MessageRow
+  /** As it was told, if it was told now. */
+  event: MessageEvent | undefined
+  /** The same send had been written before; this is the first one's message. */
+  duplicate: boolean
+}
+
+export interface WriterDeps {
+  db: Db
+  acl: AclCache
+  /** Refuses (throws) who may not write by this list. */
+  check: (acl: Acl | undefined, senderId: string) => void
+  /** Tells what was committed, before it is acknowledged, and answers what it told by id; never throws. Rows of one chat in the order of seq. */
+  told: (rows: readonly MessageRow[]) => Promise<Map<string, MessageEvent>>
+  onError: (error: unknown, what: string) => void
+}
+
 /**
  * Writes a batch in one statement and one commit, so that no turn of the event loop falls inside a lock. Counters are
  * locked in the order of their keys; seq and version follow on from them without a gap. Of a chat whose `acl_version`
@@ -31,7 +51,7 @@ export interface LockedCounters {
  * Fails as a whole: on a unique violation (messages_client_id) nothing is written and no number is lost.
  */
 export async function writeBatch(
-  db: Db,
+  db: Queryable,
   chats: ReadonlyMap<string, number>,
   sends: readonly Send[],
   patient: boolean,
@@ -79,4 +99,20 @@ export async function writeBatch(
       FROM numbered n, clock
     )${mentioned}
     SELECT l.chat_id, l.last_seq, l.version, l.acl_version, clock.at FROM locked l, clock`)
+}
+
+export function messageRow(send: Send, counters: LockedCounters): MessageRow {
+  const { mentions, ...sent } = send
+  return {
+    ...sent,
+    mentions: mentions && [...mentions],
+    seq: counters.last_seq,
+    version: counters.version,
+    created_at: counters.at,
+    edited_at: null,
+    deleted_at: null,
+    pinned_at: null,
+    changed: false,
+    system: null,
+  }
 }

@@ -2,12 +2,13 @@ import { AppError } from '../../platform/errors.ts'
 import type { Identity } from '../../platform/identity.ts'
 import type { Message } from '../../protocol/resources.ts'
 import { accessMessage } from './access.ts'
+import type { Send } from './batch.ts'
 import type { MessageDeps } from './deps.ts'
-import { type Prepared, prepareSend, takeMessageLimit } from './service.ts'
+import { answer, prepareSend, takeMessageLimit } from './service.ts'
 
 /**
- * Sends a message on to several chats, each as a message of its own that names who wrote it first. All are checked before
- * the first is sent, so that a refusal leaves no trace. Rejects with `message_not_found`, `message_deleted`, `not_editable`,
+ * Sends a message on to several chats, each as a message of its own that names who wrote it first. To all of
+ * them or to none, so that a refusal leaves no trace. Rejects with `message_not_found`, `message_deleted`, `not_editable`,
  * and with what a send to any of the chats would be refused with. Resolves in the order of `chatIds`.
  */
 export async function forward(
@@ -24,11 +25,12 @@ export async function forward(
     forward_sender_id: row.forward_sender_id ?? row.sender_id,
     forward_chat_id: row.forward_sender_id !== null ? row.forward_chat_id : chat.is_public ? chat.chat_id : null,
   }
-  const prepared: Prepared[] = []
+  const sends: Send[] = []
   for (const chat_id of new Set(chat_ids)) {
     await takeMessageLimit(deps, identity.user_id)
     // The same client_id serves every chat: it is unique within one.
-    prepared.push(await prepareSend(deps, identity, { chat_id, content: row.content, client_id, ...source }))
+    sends.push(await prepareSend(deps, identity, { chat_id, content: row.content, client_id, ...source }))
   }
-  return (await Promise.all(prepared.map((send) => send()))).map(({ message }) => message)
+  const written = await deps.writer.sendTogether(sends)
+  return Promise.all(written.map(async (one) => (await answer(deps, identity.user_id, one)).message))
 }

@@ -9,11 +9,11 @@ import { frame } from '../../protocol/events.ts'
 import type { Message, MessageEvent } from '../../protocol/resources.ts'
 import type { ChatRow } from '../chats/index.ts'
 import { accessToWrite } from './access.ts'
+import type { Send, Written } from './batch.ts'
 import type { MessageDeps } from './deps.ts'
 import { mentionsIn } from './mentions.ts'
 import { type MessageRow, messageById, messagesAt, messagesBetween } from './rows.ts'
 import { messageEvents, messageViews, withTicks } from './views.ts'
-import type { Written } from './writer.ts'
 
 export interface SendInput {
   chat_id: string
@@ -34,29 +34,23 @@ export interface Sent {
 export const takeMessageLimit = (deps: MessageDeps, userId: string): Promise<LimitState> =>
   takeLimit(deps.limits, 'message', userId, deps.messageRule)
 
-/** Puts a send that was found to be in order into the queue; resolves after its commit. */
-export type Prepared = () => Promise<Sent>
-
-/** Rejects where this person may not send this here. */
-export async function prepareSend(deps: MessageDeps, { user_id }: Identity, input: SendInput): Promise<Prepared> {
+/** What is to be written. Rejects where this person may not send this here. */
+export async function prepareSend(deps: MessageDeps, { user_id }: Identity, input: SendInput): Promise<Send> {
   await accessToWrite(deps, input.chat_id, user_id)
   const { chat_id, content } = input
   const reply_to_seq = input.reply_to_id === undefined ? null : await checkReply(deps.db, chat_id, input.reply_to_id)
   const mentions = await mentionsIn(deps, chat_id, user_id, content)
-  return async () => {
-    const written = await deps.writer.send({
-      id: newId(),
-      chat_id,
-      sender_id: user_id,
-      client_id: input.client_id ?? newId(),
-      message_type: 'text',
-      content,
-      reply_to_seq,
-      forward_sender_id: input.forward_sender_id ?? null,
-      forward_chat_id: input.forward_chat_id ?? null,
-      mentions: mentions.length > 0 ? mentions : null,
-    })
-    return answer(deps, user_id, written)
+  return {
+    id: newId(),
+    chat_id,
+    sender_id: user_id,
+    client_id: input.client_id ?? newId(),
+    message_type: 'text',
+    content,
+    reply_to_seq,
+    forward_sender_id: input.forward_sender_id ?? null,
+    forward_chat_id: input.forward_chat_id ?? null,
+    mentions: mentions.length > 0 ? mentions : null,
   }
 }
 
@@ -70,14 +64,15 @@ export async function send(
   input: SendInput,
 ): Promise<{ committed: Promise<Sent>; limit: LimitState }> {
   const limit = await takeMessageLimit(deps, identity.user_id)
-  const committed = (await prepareSend(deps, identity, input))()
+  const written = deps.writer.send(await prepareSend(deps, identity, input))
+  const committed = written.then((one) => answer(deps, identity.user_id, one))
   // Whoever awaits it sees the refusal.
   committed.catch(() => {})
   return { committed, limit }
 }
 
 /** A new message has no ticks yet; an earlier one is shown as it stands. */
-async function answer(deps: MessageDeps, viewerId: string, { row, event, duplicate }: Written): Promise<Sent> {
+export async function answer(deps: MessageDeps, viewerId: string, { row, event, duplicate }: Written): Promise<Sent> {
   if (event && !duplicate) {
     const views = (await deps.acl.get(deps.db, row.chat_id))?.type === 'channel' ? 0 : null
     return { message: withTicks(event, { others: 0, delivered: 0, read: 0, views }), duplicate }

@@ -1,10 +1,10 @@
 import { setTimeout as sleep } from 'node:timers/promises'
-import { type Db, type PgError, violatedUnique } from '../../platform/db/db.ts'
+import { type PgError, violatedUnique } from '../../platform/db/db.ts'
 import { AppError, isUnavailable } from '../../platform/errors.ts'
-import type { MessageEvent } from '../../protocol/resources.ts'
-import type { Acl, AclCache } from '../chats/index.ts'
-import { type LockedCounters, type Send, writeBatch } from './batch.ts'
+import type { Acl } from '../chats/index.ts'
+import { type LockedCounters, messageRow, type Send, type WriterDeps, type Written, writeBatch } from './batch.ts'
 import { type MessageRow, messagesByClientId } from './rows.ts'
+import { writeTogether } from './together.ts'
 
 /**
  * The write path. Sends wait in a queue per chat; whenever a statement may start, those of all chats that have none on
@@ -22,27 +22,11 @@ const maxQueued = 10_000
 /** So long a send waits for a database that is away. */
 const patienceMs = 8_000
 
-export interface Written {
-  row: MessageRow
-  /** As it was told, if it was told now. */
-  event: MessageEvent | undefined
-  /** The same send had been written before; this is the first one's message. */
-  duplicate: boolean
-}
-
-export interface WriterDeps {
-  db: Db
-  acl: AclCache
-  /** Refuses (throws) who may not write by this list. */
-  check: (acl: Acl | undefined, senderId: string) => void
-  /** Tells what was committed, before it is acknowledged, and answers what it told by id; never throws. Rows of one chat in the order of seq. */
-  told: (rows: readonly MessageRow[]) => Promise<Map<string, MessageEvent>>
-  onError: (error: unknown, what: string) => void
-}
-
 export interface Writer {
   /** Rejects with what `check` refused with, `overloaded` or `unavailable`. */
   send(send: Send): Promise<Written>
+  /** Several chats' at once, all or none, in the order given; each chat once. */
+  sendTogether(sends: readonly Send[]): Promise<Written[]>
   readonly queued: number
   /** Resolves when all that was taken is answered. */
   close(): Promise<void>
@@ -287,6 +271,7 @@ export function createWriter(deps: WriterDeps): Writer {
 
   return {
     send,
+    sendTogether: (sends) => writeTogether(deps, sends),
     get queued() {
       return known.size
     },
@@ -297,21 +282,5 @@ export function createWriter(deps: WriterDeps): Writer {
         schedule()
       })
     },
-  }
-}
-
-function messageRow(send: Send, counters: LockedCounters): MessageRow {
-  const { mentions, ...sent } = send
-  return {
-    ...sent,
-    mentions: mentions && [...mentions],
-    seq: counters.last_seq,
-    version: counters.version,
-    created_at: counters.at,
-    edited_at: null,
-    deleted_at: null,
-    pinned_at: null,
-    changed: false,
-    system: null,
   }
 }
