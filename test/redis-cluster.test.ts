@@ -84,7 +84,7 @@ test('publications reach who subscribed, each by the node of its channel, and no
     const shard = (await redis.cli(node, 'PUBSUB', 'SHARDCHANNELS', `${prefix}*`)).split('\n').filter(Boolean)
     expect(shard.length).toBeGreaterThan(0)
     for (const name of shard) expect(await redis.ownerOf(name)).toBe(node)
-    expect(await redis.cli(node, 'PUBSUB', 'CHANNELS', `${prefix}*`)).toBe(`${prefix}~gap`)
+    expect(await redis.cli(node, 'PUBSUB', 'CHANNELS', `${prefix}*`)).toBe(`${prefix}~company`)
   }
   a.bus.unsubscribe(channels)
   b.bus.publish(channels[0]!, text('after'))

@@ -1,7 +1,7 @@
 /**
  * News between instances. A bus may lose, double, delay and reorder what it carries: whoever needs certainty
- * reads PostgreSQL. It carries bytes, delivers asynchronously, and a publication reaches every instance that has
- * subscribed to the channel, the publisher's own too. Listeners must not throw.
+ * reads PostgreSQL. It carries bytes, delivers asynchronously, and a publication reaches every other instance that has
+ * subscribed to the channel; it may come back to its publisher, who has to know its own. Listeners must not throw.
  */
 export interface Bus {
   /**

@@ -221,6 +221,7 @@ export function createMemoryBus(
         dropped++
         return
       }
+      if (exchange.peers.size === 1) return
       const sent = connection
       const bytes = Buffer.from(payload)
       exchange.run(() => {

@@ -1,8 +1,8 @@
-import { randomUUID } from 'node:crypto'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { isMisplaced } from '../cluster.ts'
 import { connectRedis, type RedisOptions } from '../redis.ts'
 import type { Bus } from './bus.ts'
+import { createCompany } from './company.ts'
 import { createSubscriptions } from './subscriptions.ts'
 
 export interface RedisBusOptions extends RedisOptions {
@@ -28,8 +28,8 @@ export interface RedisLineOptions extends RedisBusOptions {
   }
 }
 
-// Every instance listens here for "I have lost publications": the payload names who says so.
-const gapChannel = '~gap'
+// Every instance listens here for what the others say of themselves.
+const companyChannel = '~company'
 // What a publication takes beside its payload and channel name, about.
 const overhead = 64
 
@@ -39,6 +39,9 @@ export async function createRedisBus(options: RedisBusOptions): Promise<Bus> {
   await line.ready
   return line
 }
+
+/** So long a start waits at most for its subscriptions, and for the others' answers. */
+const greetingMs = 1_500
 
 /** In a cluster that takes nothing for a while, so long between two tries to subscribe, and between two announcements. */
 const misplacedMs = 1_000
@@ -51,7 +54,6 @@ const misplacedMs = 1_000
  */
 export function openLine(options: RedisLineOptions): RedisLine {
   const { url, prefix = 'parley:', log, subscribeTimeoutMs = 2_000, maxOutstandingBytes = 64 * 2 ** 20, sharded } = options
-  const id = Buffer.from(randomUUID())
   // Of many nodes the log is to say which.
   const at = sharded ? `-${new URL(url).host}` : ''
   const publisher = connectRedis(url, log, { name: `publish${at}`, prefix })
@@ -90,12 +92,18 @@ export function openLine(options: RedisLineOptions): RedisLine {
     },
     subscribeTimeoutMs,
   )
-  void subscriptions.want([gapChannel])
+  void subscriptions.want([companyChannel])
+  const company = createCompany({
+    say: (payload) => publisher.client.publish(inner(companyChannel), payload),
+    announceGap,
+    // Of several nodes each has a line of its own: there it is not worth its while.
+    always: sharded !== undefined,
+  })
 
   // Channels of a shard lie in slots of their own, and one command may touch one slot. News of gaps concern everybody: their
   // channel is an ordinary one, which a cluster passes on to all of its nodes.
   function subscribeSharded(channel: string): Promise<unknown> {
-    return channel === gapChannel ? subscriber.client.subscribe(inner(channel)) : subscriber.client.ssubscribe(inner(channel))
+    return channel === companyChannel ? subscriber.client.subscribe(inner(channel)) : subscriber.client.ssubscribe(inner(channel))
   }
 
   /** What is not here any more is looked for elsewhere, and what still is, is asked for anew. */
@@ -116,6 +124,11 @@ export function openLine(options: RedisLineOptions): RedisLine {
     })
   }
 
+  const { promise: greeted, resolve: onGreeted } = Promise.withResolvers<void>()
+  function greet() {
+    if (holds && publisher.up && !closed) void company.listening().then((answered) => answered && onGreeted())
+  }
+
   subscriber.onUp(() => {
     void subscriptions.restore().then((held) => {
       if (!held || closed) return
@@ -123,18 +136,20 @@ export function openLine(options: RedisLineOptions): RedisLine {
       if (everHeld) gapDue = true
       everHeld = true
       holds = true
+      greet()
       settle()
     })
   })
   subscriber.onDown(() => {
     holds = false
+    company.deaf()
     subscriptions.lost()
   })
   const received = (name: Buffer, payload: Buffer) => {
     const channel = name.toString().slice(prefix.length)
     if (!subscriptions.isWanted(channel)) return
-    if (channel !== gapChannel) return onMessage(channel, payload)
-    if (payload.equals(id)) return
+    if (channel !== companyChannel) return onMessage(channel, payload)
+    if (!company.heard(payload)) return
     gapDue = true
     settle()
   }
@@ -144,7 +159,10 @@ export function openLine(options: RedisLineOptions): RedisLine {
     // The node gave subscriptions up by itself, and does not say which: it does so also for a slot that it keeps in the end.
     subscriber.client.on('moved', misplaced)
   }
-  publisher.onUp(settle)
+  publisher.onUp(() => {
+    greet()
+    settle()
+  })
 
   /** Tells the gaps that are due, as soon as news pass again. */
   function settle() {
@@ -155,11 +173,16 @@ export function openLine(options: RedisLineOptions): RedisLine {
     onGap()
   }
 
+  function announceGap() {
+    announceDue = true
+    settle()
+  }
+
   async function announce() {
     announcing = true
     announceDue = false
     try {
-      await publisher.client.publish(inner(gapChannel), id)
+      await publisher.client.publish(inner(companyChannel), company.gap)
     } catch {
       // The next connection brings the next try.
       announceDue = true
@@ -201,15 +224,16 @@ export function openLine(options: RedisLineOptions): RedisLine {
   }
 
   return {
-    ready: Promise.all([publisher.ready, subscriber.ready]).then(() => {}),
-    announceGap() {
-      announceDue = true
-      settle()
-    },
+    ready: Promise.all([publisher.ready, subscriber.ready]).then(async () => {
+      // Whoever serves is to be known to the others: what they say from then on is published.
+      if (publisher.up && subscriber.up) await Promise.race([greeted, sleep(greetingMs, undefined, { ref: false })])
+    }),
+    announceGap,
     subscribe: (channels) => subscriptions.want(channels),
     unsubscribe: (channels) => subscriptions.unwant(channels),
     publish(channel, payload) {
       if (closed) return
+      if (company.isAlone) return company.kept()
       const bytes = payload.length + overhead
       if (!publisher.up || outstanding + bytes > maxOutstandingBytes) return lose(1)
       outstanding += bytes
