@@ -1,10 +1,9 @@
-import { randomUUID } from 'node:crypto'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { afterAll, beforeAll, expect, test, vi } from 'vitest'
 import { MessagePage } from '../src/modules/messages/schema.ts'
 import { sql } from '../src/platform/db/db.ts'
 import { Done } from '../src/platform/http/answers.ts'
-import { ChatWithMembers, Message } from '../src/protocol/resources.ts'
+import { ChatWithMembers, type Message } from '../src/protocol/resources.ts'
 import { checkChat, connect, heard, ok, rest } from './support/check.ts'
 import { startServers, type TestServers } from './support/server.ts'
 
@@ -84,36 +83,6 @@ test('two hundred removals against sends: what is acknowledged is there, and not
   await vi.waitFor(() => expect(seen.state.chats.get(id)?.lastSeq).toBe(last_seq), 10_000)
   expect(seqsOf(seen.events, id)).toEqual(Array.from({ length: last_seq - 1 }, (_, n) => n + 2))
 }, 60_000)
-
-test('a removal against forwards to two chats: each arrives in both or in none', async () => {
-  const [owner, out] = await people(2)
-  const [home, away] = [await servers.group(owner, [out]), await servers.group(owner, [out])]
-  const note = await servers.dm(out, out)
-  const { id } = await ok(post(out, '/messages', { chat_id: note, content: 'pass it on' }), Message, 201)
-  const [both, none] = [new Set<string>(), new Set<string>()]
-  for (let round = 0; round < 40; round += 1) {
-    const forwards = Array.from({ length: 4 }, async (_, n) => {
-      const client_id = randomUUID()
-      if (n > 1) await sleep(n)
-      const given = { chat_ids: n % 2 ? [home, away] : [away, home], client_id }
-      const { status } = await post(out, `/messages/${id}/forward`, given, n % 2)
-      expect([201, 404]).toContain(status)
-      ;(status === 201 ? both : none).add(client_id)
-    })
-    await sleep(round % 4)
-    await ok(remove(owner, `/chats/${away}/members/${out.id}`, round % 2), Done)
-    await Promise.all(forwards)
-    expect((await post(owner, `/chats/${away}/members`, { user_ids: [out.id] })).status).toBe(200)
-  }
-  expect(Math.min(both.size, none.size)).toBeGreaterThan(5)
-  for (const chat of [home, away]) {
-    const rows = await db().query<{ client_id: string }>(
-      sql`SELECT client_id FROM messages WHERE chat_id = ${chat} AND sender_id = ${out.id} AND forward_sender_id IS NOT NULL`,
-    )
-    expect(new Set(rows.map((row) => row.client_id))).toEqual(both)
-    await checkChat(db(), chat)
-  }
-})
 
 test('a client that connects at any moment of a stream ends with everything, once, in order', async () => {
   const [x, y] = await people(2)

@@ -177,6 +177,9 @@ export async function checkDeeds(run: Run, journal: ReadonlyMap<string, Change[]
   const complaints: string[] = []
   for (const done of run.deeds) {
     const { what, result, chatId, userId, seq, content, messageId, to } = done
+    const arrived = to?.chatIds.filter((id) => isThere.has(`${id} ${userId} ${to.clientId}`)).length ?? 0
+    if (to && arrived > 0 && arrived < to.chatIds.length)
+      complaints.push(`${what} of ${chatId} #${seq} by ${userId}: ${result}, is in ${arrived} of ${to.chatIds.length} chats`)
     if (result === 'lost' || result === 'unavailable') continue
     const name = `${what} of ${chatId} #${seq} by ${userId} ${content ?? done.emoji ?? ''}: ${result}`
     const isMember = steady(journal.get(`${chatId} ${userId}`), [done])

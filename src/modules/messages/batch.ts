@@ -47,17 +47,18 @@ export interface WriterDeps {
 /**
  * Writes a batch in one statement and one commit, so that no turn of the event loop falls inside a lock. Counters are
  * locked in the order of their keys; seq and version follow on from them without a gap. Of a chat whose `acl_version`
- * is not the expected one nothing is written; of one that was busy (`patient` false) neither, and it is not answered.
- * Fails as a whole: on a unique violation (messages_client_id) nothing is written and no number is lost.
+ * is not the expected one nothing is written; of one that was busy (`patient` false) neither, and it is not answered. With
+ * `together` one such chat keeps all others from being written to. Fails as a whole: on a unique violation (messages_client_id) nothing is written and no number is lost.
  */
 export async function writeBatch(
   db: Queryable,
   chats: ReadonlyMap<string, number>,
   sends: readonly Send[],
-  patient: boolean,
+  { patient, together = false }: { patient: boolean; together?: boolean },
 ): Promise<LockedCounters[]> {
   const ids = [...chats.keys()]
   const wait = patient ? sql`` : sql`SKIP LOCKED`
+  const all = together ? sql`WHERE (SELECT count(*) FROM unchanged) = cardinality(${ids}::uuid[])` : sql``
   // Most batches mention nobody: their statement does not touch the table.
   const mentioned = sends.some((s) => s.mentions)
     ? sql`, mentioned AS (
@@ -74,8 +75,10 @@ export async function writeBatch(
     ), clock AS MATERIALIZED (
       -- After the locks, so that times follow the order of seq.
       SELECT date_trunc('milliseconds', clock_timestamp()) AS at, count(*) FROM locked
-    ), admitted AS (
+    ), unchanged AS (
       SELECT l.chat_id, l.last_seq, l.version FROM locked l JOIN expected e ON e.chat_id = l.chat_id AND e.acl_version = l.acl_version
+    ), admitted AS (
+      SELECT * FROM unchanged ${all}
     ), numbered AS (
       SELECT i.chat_id, i.id, i.sender_id, i.client_id, i.reply_to_seq, i.forward_sender_id, i.forward_chat_id, i.mentions::uuid[] AS mentions,
         i.message_type, i.content,

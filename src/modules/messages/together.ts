@@ -8,25 +8,30 @@ import { messagesByClientId } from './rows.ts'
 const patienceMs = 8_000
 
 /**
- * Writes sends to several chats, all of them or none: past the queues, in one transaction that holds all their locks, each
+ * Writes sends to several chats, all of them or none: past the queues, in one statement that takes all their locks, each
  * by the list of members that holds there. What was written before is answered as it stands. Rejects as `Writer.send` does.
  */
 export async function writeTogether(deps: Omit<WriterDeps, 'onError'>, sends: readonly Send[]): Promise<Written[]> {
   const answers = new Map<Send, Written>()
+  let looks = false
   for (const begun = Date.now(); ; ) {
-    const rest = sends.filter((send) => !answers.has(send))
     try {
-      for (const [n, written] of (await attempt(deps, rest)).entries()) answers.set(rest[n]!, written)
+      if (looks) for (const [send, written] of await writtenBefore(deps, sends)) answers.set(send, written)
+      looks = false
+      const rest = sends.filter((send) => !answers.has(send))
+      if (rest.length > 0) for (const [n, written] of (await attempt(deps, rest)).entries()) answers.set(rest[n]!, written)
+      return sends.map((send) => answers.get(send)!)
     } catch (error) {
-      const isKnown = violatedUnique(error) === 'messages_client_id'
-      if (!isKnown && !isUnavailable(error) && !(error instanceof ListChanged)) throw error
+      if (error instanceof ListChanged) {
+        // Tries again at once.
+      } else if (violatedUnique(error) === 'messages_client_id') looks = true
+      else if (isUnavailable(error)) {
+        // A commit whose answer was lost may have happened: looks before it tries again.
+        looks = true
+        await sleep(200)
+      } else throw error
       if (Date.now() - begun > patienceMs) throw new AppError('unavailable', { retryAfter: 1, cause: error })
-      if (error instanceof ListChanged) continue
-      // A commit whose answer was lost may have happened: looks before it tries again.
-      if (!isKnown) await sleep(200)
-      for (const [send, written] of await writtenBefore(deps, rest)) answers.set(send, written)
     }
-    if (answers.size === sends.length) return sends.map((send) => answers.get(send)!)
   }
 }
 
@@ -39,16 +44,14 @@ async function attempt({ db, acl, check, told }: Omit<WriterDeps, 'onError'>, se
     check(list, sender_id)
     versions.set(chat_id, list!.acl_version)
   }
-  const rows = await db.transaction(async (tx) => {
-    const counters = new Map((await writeBatch(tx, versions, sends, true)).map((row) => [row.chat_id, row]))
-    const stale = [...versions].filter(([id, version]) => counters.get(id)?.acl_version !== version)
-    for (const [id] of stale) acl.forget(id)
-    // What was written to the others is rolled back.
-    if (stale.length > 0) throw new ListChanged()
-    return sends.map((send) => {
-      const { last_seq, version, ...rest } = counters.get(send.chat_id)!
-      return messageRow(send, { ...rest, last_seq: last_seq + 1, version: version + 1 })
-    })
+  const locked = await writeBatch(db, versions, sends, { patient: true, together: true })
+  const counters = new Map(locked.map((row) => [row.chat_id, row]))
+  const stale = [...versions].filter(([id, version]) => counters.get(id)?.acl_version !== version)
+  for (const [id] of stale) acl.forget(id)
+  if (stale.length > 0) throw new ListChanged()
+  const rows = sends.map((send) => {
+    const { last_seq, version, ...rest } = counters.get(send.chat_id)!
+    return messageRow(send, { ...rest, last_seq: last_seq + 1, version: version + 1 })
   })
   const events = await told(rows)
   return rows.map((row) => ({ row, event: events.get(row.id), duplicate: false }))

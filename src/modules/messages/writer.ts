@@ -57,13 +57,15 @@ export function createWriter(deps: WriterDeps): Writer {
   let statements = 0
   let patientStatements = 0
   let scheduled = false
+  /** Sends to several chats, which wait in no queue. */
+  let together = 0
   let onEmpty: (() => void) | undefined
 
   function send(send: Send): Promise<Written> {
     const key = keyOf(send)
     const same = known.get(key)
     if (same) return same.promise.then((written) => ({ ...written, duplicate: true }))
-    if (known.size >= maxQueued) return Promise.reject(new AppError('overloaded', { retryAfter: 1 }))
+    if (isFull()) return Promise.reject(new AppError('overloaded', { retryAfter: 1 }))
     const { promise, resolve, reject } = Promise.withResolvers<Written>()
     const entry: Entry = { send, since: Date.now(), promise, resolve, reject }
     known.set(key, entry)
@@ -75,6 +77,23 @@ export function createWriter(deps: WriterDeps): Writer {
     queue.entries.push(entry)
     schedule()
     return promise
+  }
+
+  const isFull = () => known.size + together >= maxQueued
+
+  async function sendTogether(sends: readonly Send[]): Promise<Written[]> {
+    if (isFull()) throw new AppError('overloaded', { retryAfter: 1 })
+    together += sends.length
+    try {
+      return await writeTogether(deps, sends)
+    } finally {
+      together -= sends.length
+      tellIfEmpty()
+    }
+  }
+
+  function tellIfEmpty(): void {
+    if (queues.size === 0 && together === 0) onEmpty?.()
   }
 
   /** All sends of this turn of the event loop leave together. */
@@ -115,7 +134,7 @@ export function createWriter(deps: WriterDeps): Writer {
             queues.set(queue.chatId, queue)
           }
         }
-        if (queues.size === 0) onEmpty?.()
+        tellIfEmpty()
         schedule()
       })
     }
@@ -170,7 +189,7 @@ export function createWriter(deps: WriterDeps): Writer {
         deps.db,
         chats,
         entries.map((entry) => entry.send),
-        patient,
+        { patient },
       )
     } catch (error) {
       const rest = await recover(entries, error)
@@ -271,12 +290,12 @@ export function createWriter(deps: WriterDeps): Writer {
 
   return {
     send,
-    sendTogether: (sends) => writeTogether(deps, sends),
+    sendTogether,
     get queued() {
-      return known.size
+      return known.size + together
     },
     async close() {
-      if (known.size === 0) return
+      if (known.size + together === 0) return
       await new Promise<void>((resolve) => {
         onEmpty = resolve
         schedule()
