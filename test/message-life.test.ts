@@ -200,7 +200,7 @@ test('a message goes on to several chats at once, with who wrote it first', asyn
   expect(await refusal(forward(b, nobody, [one]))).toBe('404 message_not_found')
   const [system] = await history(b, one)
   expect(await refusal(forward(b, system!.id, [two]))).toBe('403 not_editable')
-  for (const chat_ids of [[], ['x'], undefined, Array.from({ length: 21 }, () => randomUUID())])
+  for (const chat_ids of [[], ['x'], undefined, Array.from({ length: 11 }, () => randomUUID())])
     expect(await refusal(post(b, `/messages/${original.id}/forward`, { chat_ids }))).toBe('400 invalid_input')
   expect(await Promise.all([one, two].map((id) => checkChat(db(), id)))).toEqual(before)
 })

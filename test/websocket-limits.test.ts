@@ -42,3 +42,18 @@ test('messages over REST and WebSocket of two instances count together, each use
   expect(body.total).toBe(points + 1)
   for (const wire of wires) wire.end()
 })
+
+test('a forward counts once for each chat, and one to as many chats as it may name is let through', async () => {
+  const [anna, ben] = [await servers.register('anna'), await servers.register('ben')] as [Account, Account]
+  const group = () => servers.group(ben, [anna])
+  const { body: original } = await servers.call<{ id: string }>('POST', '/messages', {
+    as: ben,
+    body: { chat_id: await group(), content: 'pass it on' },
+  })
+  const forward = (chat_ids: string[]) =>
+    servers.call('POST', `/messages/${original.id}/forward`, { as: anna, at: 1, body: { chat_ids } })
+  const chat_ids = await Promise.all(Array.from({ length: points + 1 }, group))
+  expect((await forward(chat_ids)).status).toBe(400)
+  expect((await forward(chat_ids.slice(1))).status).toBe(201)
+  expect(await forward(chat_ids.slice(0, 1))).toMatchObject({ status: 429, body: { code: 'rate_limited' } })
+})

@@ -26,8 +26,9 @@ export async function forward(
     forward_chat_id: row.forward_sender_id !== null ? row.forward_chat_id : chat.is_public ? chat.chat_id : null,
   }
   const sends: Send[] = []
-  for (const chat_id of new Set(chat_ids)) {
-    await takeMessageLimit(deps, identity.user_id)
+  const chats = new Set(chat_ids)
+  await takeMessageLimit(deps, identity.user_id, chats.size)
+  for (const chat_id of chats) {
     // The same client_id serves every chat: it is unique within one.
     sends.push(await prepareSend(deps, identity, { chat_id, content: row.content, client_id, ...source }))
   }

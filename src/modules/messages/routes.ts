@@ -172,7 +172,7 @@ export function messageRoutes(app: App, deps: MessageDeps, cursors: Cursors): vo
       schema: {
         tags,
         summary: 'Send it on to several chats, with attribution',
-        description: 'All chats are checked before anything is sent. Each counts as a message sent.',
+        description: 'To all of the chats, ten at most, or to none. Each counts as a message sent.',
         params: schema.MessageParams,
         body: schema.Forward,
         response: answers({ 201: schema.Forwarded }, [

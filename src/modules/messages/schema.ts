@@ -54,7 +54,8 @@ export const ReceiptList = z.object({
 })
 
 export const Forward = z.strictObject({
-  chat_ids: z.array(uuid).min(1, 'must name a chat').max(20, 'must name at most 20 chats'),
+  // Each counts as a message: no more than may be sent in a second, or the limit would refuse it for ever.
+  chat_ids: z.array(uuid).min(1, 'must name a chat').max(10, 'must name at most 10 chats'),
   client_id: uuid.optional().describe('Made by the client: the same again sends nothing twice, in none of the chats'),
 })
 export const Forwarded = z.object({ messages: z.array(Message).describe('In the order of `chat_ids`') })

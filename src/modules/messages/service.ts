@@ -30,9 +30,9 @@ export interface Sent {
   duplicate: boolean
 }
 
-/** Counts a send, over REST and WebSocket together. Rejects with `rate_limited`. */
-export const takeMessageLimit = (deps: MessageDeps, userId: string): Promise<LimitState> =>
-  takeLimit(deps.limits, 'message', userId, deps.messageRule)
+/** Counts a send, or several, over REST and WebSocket together. Rejects with `rate_limited`. */
+export const takeMessageLimit = (deps: MessageDeps, userId: string, sends = 1): Promise<LimitState> =>
+  takeLimit(deps.limits, 'message', userId, deps.messageRule, sends)
 
 /** What is to be written. Rejects where this person may not send this here. */
 export async function prepareSend(deps: MessageDeps, { user_id }: Identity, input: SendInput): Promise<Send> {

@@ -5,9 +5,9 @@ import type { LimitRule, LimitState, Limits } from './limits.ts'
 /** Seconds, at least 1: what `Retry-After` and `RateLimit-Reset` say. */
 export const seconds = (ms: number): number => Math.max(1, Math.ceil(ms / 1000))
 
-/** Counts one hit; throws `rate_limited` with the seconds to wait when the rule refuses it. */
-export async function takeLimit(limits: Limits, name: string, key: string, rule: LimitRule): Promise<LimitState> {
-  const state = await limits.hit(name, key, rule)
+/** Counts a hit, or `cost` of them; throws `rate_limited` with the seconds to wait when the rule refuses it. */
+export async function takeLimit(limits: Limits, name: string, key: string, rule: LimitRule, cost = 1): Promise<LimitState> {
+  const state = await limits.hit(name, key, rule, cost)
   if (!state.allowed) throw new AppError('rate_limited', { retryAfter: seconds(state.resetMs) })
   return state
 }
