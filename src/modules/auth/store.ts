@@ -146,8 +146,13 @@ export interface AccountRow {
   password_hash: string | null
 }
 
-/** Each kind of login by its unique index. A username has neither `@` nor `+`, so there is no doubt which kind it is. */
+/**
+ * Each kind of login by its unique index. A username has neither `@` nor `+`, so there is no doubt which kind it is. None has
+ * a letter beyond ASCII: PostgreSQL would take some for a letter of ASCII in upper case, and wrong passwords, which are
+ * counted by the login, would be counted anew for each spelling.
+ */
 export async function selectAccount(db: Queryable, login: string): Promise<AccountRow | undefined> {
+  if (!/^[!-~]+$/.test(login)) return undefined
   const [row] = await db.query<AccountRow>(
     login.includes('@')
       ? sql`SELECT id, password_hash FROM users WHERE lower(email) = lower(${login}) AND deleted_at IS NULL`
