@@ -54,6 +54,10 @@ test('a database of its own needs a secret of its own', () => {
   expect(() => readConfig({ DATABASE_URL: 'postgres://x/y' })).toThrow(/^JWT_SECRET must be set/)
 })
 
+test('the public URL ends without a slash, so that links can be made of it', () => {
+  expect(readConfig({ PUBLIC_URL: 'https://chat.example.com//' }).publicUrl).toBe('https://chat.example.com')
+})
+
 test('trusts no proxy, or those that are named', () => {
   expect(readConfig({}).trustProxy).toBe(false)
   expect(readConfig({ TRUST_PROXY: '1' }).trustProxy).toBe(1)

@@ -83,7 +83,10 @@ const list = z
 const environment = z.object({
   HOST: z.string().min(1).default('127.0.0.1'),
   PORT: int(8080, 0, 65_535),
-  PUBLIC_URL: url('http:', 'https:').optional(),
+  // Links are made of it: without a slash at its end.
+  PUBLIC_URL: url('http:', 'https:')
+    .transform((text) => text.replace(/\/+$/, ''))
+    .optional(),
   TRUST_PROXY: trustProxy,
   CORS_ORIGINS: list,
   DATA_DIR: z.string().min(1).default('./data'),
