@@ -1,5 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { afterAll, afterEach, beforeAll, expect, test } from 'vitest'
+import { sql } from '../src/platform/db/db.ts'
 import { type Account, startServers, type TestServers } from './support/server.ts'
 import { type Frame, until, Wire } from './support/wire.ts'
 
@@ -24,6 +25,11 @@ async function open(account: Account, at = 0): Promise<Wire> {
 }
 
 const people = (...names: string[]) => Promise.all(names.map((name) => servers.register(name)))
+/** Live connections of the first instance. */
+async function connections(): Promise<number> {
+  const text = await (await fetch(`${servers.instances[0]!.url}/metrics`)).text()
+  return Number(/^parley_websocket_connections (\d+)/m.exec(text)?.[1])
+}
 const ofType = (wire: Wire, type: string) => wire.frames.filter((frame) => frame.type === type)
 
 test('typing is told once in 3 s, ends by itself after 5 s, and only to members', async () => {
@@ -72,6 +78,29 @@ test('a chat on the screen is told to the others, wherever they are', async () =
     return (user_ids as string[]).join() === ben.id
   }, 'the chat of the connection that ended')
   expect(ofType(e, 'chat_presence')).toEqual([])
+})
+
+test('who goes away while a chat is being put on their screen has it on none', async () => {
+  const [anna, ben] = (await people('anna', 'ben')) as [Account, Account]
+  const chat = await servers.dm(anna, ben)
+  const [stays, goes, b] = [await open(anna), await open(anna), await open(ben)]
+  const { db } = servers.instances[0]!.context
+  // What a chat is, is looked up once: the look waits for this lock.
+  await db.transaction(async (tx) => {
+    await tx.query(sql`LOCK TABLE chats IN ACCESS EXCLUSIVE MODE`)
+    goes.send({ type: 'join_chat', chat_id: chat })
+    await until(
+      async () => (await tx.query(sql`SELECT 1 FROM pg_locks WHERE NOT granted AND relation = 'chats'::regclass`)).length > 0,
+      'the look',
+    )
+    goes.end()
+    await until(async () => (await connections()) === 2, 'the end of the connection')
+  })
+  expect((await b.ask({ type: 'join_chat', chat_id: chat })).user_ids).toEqual([ben.id])
+  // The one that stayed can still have it open, and close it.
+  await stays.ask({ type: 'join_chat', chat_id: chat })
+  await stays.ask({ type: 'leave_chat', chat_id: chat })
+  expect((await b.ask({ type: 'join_chat', chat_id: chat })).user_ids).toEqual([ben.id])
 })
 
 test('a hundred sends without waiting keep their order, over REST and WebSocket of others in between', async () => {

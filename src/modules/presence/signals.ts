@@ -124,6 +124,8 @@ export function createSignals({ db, news, store, hears, isChannel, isSilent }: S
       check(caller, chatId)
       if (await isChannel(chatId)) return []
       const userId = check(caller, chatId)
+      // Their connection may have gone while it was looked up: nobody would take the chat off its screen.
+      if (caller.isClosed) return []
       if (!caller.openChats.has(chatId)) {
         if (caller.openChats.size >= maxOpenChats) {
           throw new AppError('invalid_input', { details: { chat_id: `at most ${maxOpenChats} chats can be on a screen` } })
