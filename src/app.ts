@@ -10,7 +10,7 @@ import {
   createKeys,
   endSessionsOf,
   liveSessions,
-  sweepSessions,
+  sweepAuth,
   useCode,
   wellKnownRoutes,
 } from './modules/auth/index.ts'
@@ -27,6 +27,7 @@ import {
   lockCounters,
   memberships,
   sweepDeletedChannels,
+  sweepInvites,
   tellMine,
   tickMineIn,
   versions,
@@ -305,7 +306,7 @@ export async function createServer(context: Context): Promise<Server> {
   hub.start()
   indexer.start()
   const sweep = () =>
-    Promise.all([sweepSessions(db), sweepDeleted(users), sweepDeletedChannels(chats)]).catch((error: unknown) =>
+    Promise.all([sweepAuth(db), sweepInvites(db), sweepDeleted(users), sweepDeletedChannels(chats)]).catch((error: unknown) =>
       onError(error, 'what is old could not be swept'),
     )
   const sweeper = setInterval(() => void sweep(), sweepEveryMs)

@@ -1,7 +1,7 @@
 import { generateKeyPairSync } from 'node:crypto'
 import bcrypt from 'bcrypt'
 import { afterAll, afterEach, beforeAll, expect, test, vi } from 'vitest'
-import { liveSessions, sweepSessions } from '../src/modules/auth/index.ts'
+import { liveSessions, sweepAuth } from '../src/modules/auth/index.ts'
 import { sql } from '../src/platform/db/db.ts'
 import { Me, Session } from '../src/protocol/resources.ts'
 import { type Body, type Harness, startHarness } from './support/harness-auth.ts'
@@ -248,7 +248,14 @@ test('live sessions in bulk, and the sweep of what is over', async () => {
   await h.db.query(sql`
     INSERT INTO phone_codes (phone, id, hash, expires_at)
     SELECT phone, ${a}::uuid, ''::bytea, now() + wait FROM (VALUES ('+49150001', interval '-1 s'), ('+49150002', interval '1 min')) AS t(phone, wait)`)
-  await sweepSessions(h.db)
+  const insert = sql`INSERT INTO server_invites (code, expires_at, max_uses, revoked_at)`
+  await h.db.query(sql`
+    ${insert} SELECT code, now() + expires, 1, now() + revoked FROM (VALUES
+      ('expired', interval '-31 days', NULL), ('revoked', '1 day', interval '-31 days'),
+      ('expired lately', '-29 days', NULL), ('revoked lately', '1 day', '-29 days'), ('good', '1 day', NULL)) AS t(code, expires, revoked)`)
+  await sweepAuth(h.db)
+  const invites = await h.db.query<{ code: string }>(sql`SELECT code FROM server_invites ORDER BY code`)
+  expect(invites.map((invite) => invite.code)).toEqual(['expired lately', 'good', 'revoked lately'])
   expect(await h.db.query(sql`SELECT phone FROM phone_codes`)).toEqual([{ phone: '+49150002' }])
   expect(await h.db.query(sql`SELECT id FROM sessions WHERE id = ANY(${[a, b]}::uuid[])`)).toEqual([{ id: b }])
   expect(await h.db.query(sql`SELECT key FROM login_failures WHERE key IN ('old', 'new')`)).toEqual([{ key: 'new' }])

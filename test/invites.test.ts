@@ -1,4 +1,5 @@
 import { afterAll, beforeAll, expect, test, vi } from 'vitest'
+import { sweepInvites } from '../src/modules/chats/index.ts'
 import { Invite, InviteList, InvitePreview, MemberList } from '../src/modules/chats/schema.ts'
 import { MessagePage } from '../src/modules/messages/schema.ts'
 import { sql } from '../src/platform/db/db.ts'
@@ -80,6 +81,30 @@ test('unknown, expired, revoked, used up, of a deleted group: all the same, and 
   await ok(join(other, used.code), Chat)
   for (const code of ['x', 'A'.repeat(21), 'A'.repeat(23), `${'A'.repeat(21)}!`])
     expect(await refusal(join(late, code))).toBe('400 invalid_input')
+})
+
+test('links that have been dead for a month are forgotten', async () => {
+  const [owner, guest] = await people(2)
+  const [id, lost] = [await servers.group(owner, []), await servers.group(owner, [])]
+  const [live, expired, revoked, lately, deleted] = [
+    await invite(owner, id),
+    await invite(owner, id, { expires_in: 60 }),
+    await invite(owner, id),
+    await invite(owner, id),
+    await invite(owner, lost),
+  ]
+  for (const { code } of [revoked, lately]) await ok(remove(owner, `/chats/${id}/invites/${code}`), Done)
+  await ok(remove(owner, `/chats/${lost}`), Done)
+  const long = sql`now() - interval '31 days'`
+  await db().query(sql`UPDATE chat_invites SET expires_at = ${long} WHERE code = ${expired.code}`)
+  await db().query(sql`UPDATE chat_invites SET revoked_at = ${long} WHERE code = ${revoked.code}`)
+  await db().query(sql`UPDATE chats SET deleted_at = ${long} WHERE id = ${lost}`)
+  await sweepInvites(db())
+  const kept = await db().query<{ code: string }>(
+    sql`SELECT code FROM chat_invites WHERE code = ANY(${[live, expired, revoked, lately, deleted].map(({ code }) => code)}::text[])`,
+  )
+  expect(kept.map(({ code }) => code).sort()).toEqual([live.code, lately.code].sort())
+  await ok(join(guest, live.code), Chat, 201)
 })
 
 test('links are the owner’s and admins’ to make, see and revoke; there are so many, and not one more', async () => {

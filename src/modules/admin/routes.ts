@@ -47,7 +47,7 @@ export function adminRoutes(app: App, deps: AdminDeps, publicUrl: string | undef
     schema: {
       tags,
       summary: 'Invitations to this server, the newest first',
-      description: 'Those that are over, too.',
+      description: 'Those that are over, too, until a month after they expired or were taken back.',
       querystring: InvitesQuery,
       response: answers({ 200: ServerInvites }, ['forbidden']),
     },

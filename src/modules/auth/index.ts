@@ -5,5 +5,5 @@ export { inviteDefaults, listInvites, makeInvite, revokeInvite, type ServerInvit
 export { createKeys, type Keys } from './keys.ts'
 export { type CodeSender, createCodeSender } from './otp-sender.ts'
 export { authRoutes, wellKnownRoutes } from './routes.ts'
-export { sweepSessions } from './sessions.ts'
+export { sweepAuth } from './sessions.ts'
 export { endSessionsOf, liveSessions, selectAccount } from './store.ts'

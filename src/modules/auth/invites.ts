@@ -63,6 +63,11 @@ export async function revokeInvite(db: Queryable, code: string): Promise<void> {
   if (rows.length === 0) throw new AppError('invite_not_found')
 }
 
+/** Those that have been over for a month: so long a list shows what became of them. Read whole, as there are few and it is rarely done. */
+export async function sweepInvites(db: Queryable): Promise<void> {
+  await db.query(sql`DELETE FROM server_invites WHERE least(expires_at, revoked_at) < now() - interval '30 days'`)
+}
+
 /** A look, before there is work to do for it; whether it lasts, `useInvite` decides. By `server_invites_pkey`. */
 export async function isInviteGood(db: Queryable, code: string): Promise<boolean> {
   return (await db.query(sql`SELECT i.code FROM server_invites i WHERE i.code = ${code} AND ${isGood}`)).length > 0

@@ -6,6 +6,7 @@ import { newId } from '../../platform/ids.ts'
 import { sweepCodes } from './codes.ts'
 import { sweepHits } from './counts.ts'
 import type { AuthDeps, Client } from './deps.ts'
+import { sweepInvites } from './invites.ts'
 import { hashOf, makeRefreshToken, readRefreshToken } from './refresh-token.ts'
 import type { Tokens } from './schema.ts'
 import * as store from './store.ts'
@@ -109,9 +110,10 @@ export async function endSession(deps: AuthDeps, { user_id }: Identity, id: stri
   deps.control.announce({ sessions_ended: ended })
 }
 
-/** Removes sessions, failed logins and codes that are over; to be called now and then. */
-export async function sweepSessions(db: Queryable): Promise<void> {
+/** Removes sessions, failed logins, codes and server invites that are over; to be called now and then. */
+export async function sweepAuth(db: Queryable): Promise<void> {
   await store.deleteExpired(db)
   await sweepHits(db)
   await sweepCodes(db)
+  await sweepInvites(db)
 }

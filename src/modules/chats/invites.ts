@@ -118,6 +118,16 @@ export async function joinByInvite(deps: ChatDeps, userId: string, code: string)
   }
 }
 
+/**
+ * Links that have been dead for a month, those of deleted chats too: so long, who came in by one may ask again. Those that
+ * are used up stay, as nobody knows since when. Read whole, as there are few and it is rarely done.
+ */
+export async function sweepInvites(db: Queryable): Promise<void> {
+  await db.query(sql`
+    DELETE FROM chat_invites i USING chats c
+    WHERE c.id = i.chat_id AND least(i.expires_at, i.revoked_at, c.deleted_at) < now() - interval '30 days'`)
+}
+
 export interface Preview {
   type: 'group' | 'channel'
   name: string | null
