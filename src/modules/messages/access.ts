@@ -74,16 +74,16 @@ export async function accessMessage(
 }
 
 /**
- * Changes one message under its chat's lock. `work` gets it as it stands there, and the list of members that holds there.
- * Rejects with `message_not_found` for whoever may not see it (any more), and with `forbidden` for who only looks at the channel.
+ * Changes one message, which `accessMessage` has let the actor see, under its chat's lock. `work` gets it as it stands there,
+ * and the list of members that holds there. Rejects with `message_not_found` for whoever may not see it any more, and with
+ * `forbidden` for who only looks at the channel.
  */
 export async function changeMessage<T>(
   chats: ChatDeps,
   actorId: string,
-  messageId: string,
+  known: MessageRow,
   work: (change: Change, row: MessageRow, acl: Acl) => Promise<T>,
 ): Promise<T> {
-  const { row: known } = await accessMessage(chats, actorId, messageId)
   try {
     return await changeChat(chats, known.chat_id, async (change) => {
       const acl = await aclUnderLock(chats, change)

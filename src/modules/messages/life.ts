@@ -6,7 +6,7 @@ import { type Change, type Moved, tellMine, tickMine } from '../chats/index.ts'
 import { accessMessage, changeMessage, checkMayWrite } from './access.ts'
 import type { MessageDeps } from './deps.ts'
 import { mentionsIn, replaceMentions } from './mentions.ts'
-import { type MessageRow, messagesAt } from './rows.ts'
+import { columns, type MessageRow } from './rows.ts'
 import { compose, messageViews, partsOf } from './views.ts'
 
 /** What becomes of a message after it was sent. Every rule is decided under the chat's lock, by the message as it stands there. */
@@ -36,16 +36,23 @@ async function tellChanged(
 export const tellEdited = (change: Change, row: MessageRow): Promise<void> =>
   tellChanged(change, row, (message, stamp) => ({ type: 'message_edited', ...stamp, message }))
 
+interface Changed {
+  /** The message as it stands after the change. */
+  now: MessageRow
+  /** Whose mentions changed. */
+  moved: Moved[]
+}
+
 /** The sender alone. Rejects with `message_not_found`, `message_deleted`, `forbidden`, `not_editable`; the same text again changes nothing. */
 export async function editMessage(deps: MessageDeps, actorId: string, messageId: string, content: string): Promise<Message> {
   const { row: known } = await accessMessage(deps.chats, actorId, messageId)
   const mentions = await mentionsIn(deps, known.chat_id, actorId, content)
-  const moved = await changeMessage(deps.chats, actorId, messageId, async (change, row, acl): Promise<Moved[]> => {
+  const { now, moved } = await changeMessage(deps.chats, actorId, known, async (change, row, acl): Promise<Changed> => {
     if (row.sender_id !== actorId) throw new AppError('forbidden')
     if (!isWritten(row)) throw new AppError('not_editable')
     if (row.deleted_at !== null) throw new AppError('message_deleted')
     checkMayWrite(acl, actorId)
-    if (row.content === content) return []
+    if (row.content === content) return { now: row, moved: [] }
     const version = change.nextVersion()
     await change.tx.query(sql`
       INSERT INTO message_edits (chat_id, seq, version, content, edited_at)
@@ -54,17 +61,16 @@ export async function editMessage(deps: MessageDeps, actorId: string, messageId:
       DELETE FROM message_edits WHERE chat_id = ${row.chat_id} AND seq = ${row.seq} AND version < (
         SELECT version FROM message_edits WHERE chat_id = ${row.chat_id} AND seq = ${row.seq} ORDER BY version DESC OFFSET ${maxEdits - 1} LIMIT 1)`)
     const touched = await replaceMentions(change.tx, row, mentions)
-    await change.tx.query(sql`
-      UPDATE messages SET content = ${content}, mentions = ${mentions.length > 0 ? mentions : null}::uuid[], version = ${version}, changed = true,
+    const [now] = await change.tx.query<MessageRow>(sql`
+      UPDATE messages m SET content = ${content}, mentions = ${mentions.length > 0 ? mentions : null}::uuid[], version = ${version}, changed = true,
         edited_at = date_trunc('milliseconds', clock_timestamp())
-      WHERE chat_id = ${row.chat_id} AND seq = ${row.seq}`)
-    await deps.onTextChanged(change.tx, { ...row, content })
-    const [now] = await messagesAt(change.tx, [row])
+      WHERE chat_id = ${row.chat_id} AND seq = ${row.seq} RETURNING ${columns}`)
+    await deps.onTextChanged(change.tx, now!)
     await tellEdited(change, now!)
-    return tickMine(change.tx, row.chat_id, touched)
+    return { now: now!, moved: await tickMine(change.tx, row.chat_id, touched) }
   })
   tellMoved(deps, moved)
-  return viewAfter(deps, actorId, known)
+  return viewOf(deps, actorId, now)
 }
 
 /**
@@ -72,7 +78,8 @@ export async function editMessage(deps: MessageDeps, actorId: string, messageId:
  * the message keeps its place. Deleting it again changes nothing.
  */
 export async function deleteMessage(deps: MessageDeps, actorId: string, messageId: string): Promise<void> {
-  const moved = await changeMessage(deps.chats, actorId, messageId, async (change, row): Promise<Moved[]> => {
+  const { row: known } = await accessMessage(deps.chats, actorId, messageId)
+  const moved = await changeMessage(deps.chats, actorId, known, async (change, row): Promise<Moved[]> => {
     const role = await change.roleOf(actorId)
     if (row.sender_id !== actorId && role !== 'owner' && role !== 'admin') throw new AppError('forbidden')
     if (!isWritten(row)) throw new AppError('not_editable')
@@ -82,12 +89,11 @@ export async function deleteMessage(deps: MessageDeps, actorId: string, messageI
     const touched = await replaceMentions(change.tx, row, [])
     await change.tx.query(sql`DELETE FROM message_edits WHERE chat_id = ${chat_id} AND seq = ${seq}`)
     await change.tx.query(sql`DELETE FROM message_reactions WHERE chat_id = ${chat_id} AND seq = ${seq}`)
-    await change.tx.query(sql`
-      UPDATE messages SET content = '', deleted_at = date_trunc('milliseconds', clock_timestamp()), version = ${version}, changed = true,
+    const [now] = await change.tx.query<MessageRow>(sql`
+      UPDATE messages m SET content = '', deleted_at = date_trunc('milliseconds', clock_timestamp()), version = ${version}, changed = true,
         mentions = NULL, forward_sender_id = NULL, forward_chat_id = NULL, reply_to_seq = NULL, edited_at = NULL, pinned_at = NULL
-      WHERE chat_id = ${chat_id} AND seq = ${seq}`)
-    await deps.onTextChanged(change.tx, { ...row, content: '' })
-    const [now] = await messagesAt(change.tx, [row])
+      WHERE chat_id = ${chat_id} AND seq = ${seq} RETURNING ${columns}`)
+    await deps.onTextChanged(change.tx, now!)
     await tellChanged(change, now!, (message, stamp) => ({
       type: 'message_deleted',
       ...stamp,
@@ -106,14 +112,14 @@ function tellMoved(deps: MessageDeps, moved: readonly Moved[]): void {
     tellMine(deps.chats, moved).catch((error: unknown) => deps.chats.onError(error, 'mentions could not be told'))
 }
 
-/** What was changed is shown, even to who was removed in the meantime: a refusal would say that nothing was done. */
-export async function viewAfter(deps: MessageDeps, viewerId: string, row: MessageRow): Promise<Message> {
-  return (await messageViews(deps.db, deps.briefs, viewerId, await messagesAt(deps.db, [row])))[0]!
+/** As it stood when it was read or changed; shown even to who was removed since: a refusal would say that nothing was done. */
+export async function viewOf(deps: MessageDeps, viewerId: string, row: MessageRow): Promise<Message> {
+  return (await messageViews(deps.db, deps.briefs, viewerId, [row]))[0]!
 }
 
 export async function viewMessage(deps: MessageDeps, viewerId: string, messageId: string): Promise<Message> {
   const { row } = await accessMessage(deps.chats, viewerId, messageId)
-  return (await messageViews(deps.db, deps.briefs, viewerId, [row]))[0]!
+  return viewOf(deps, viewerId, row)
 }
 
 /** Earlier texts, oldest first, each with the time it was written at; at most 100. Empty where the message was deleted. Key of message_edits. */

@@ -2,10 +2,10 @@ import { type Queryable, sql } from '../../platform/db/db.ts'
 import { AppError } from '../../platform/errors.ts'
 import type { Message } from '../../protocol/resources.ts'
 import { accessChat } from '../chats/index.ts'
-import { changeMessage, checkMayReact } from './access.ts'
+import { accessMessage, changeMessage, checkMayReact } from './access.ts'
 import type { MessageDeps } from './deps.ts'
-import { tellEdited, viewAfter } from './life.ts'
-import { columns, type MessageRow, messagesAt } from './rows.ts'
+import { tellEdited, viewOf } from './life.ts'
+import { columns, type MessageRow } from './rows.ts'
 import { messageViews } from './views.ts'
 
 /** Pinned messages of one chat. */
@@ -19,7 +19,8 @@ export async function pinMessage(
   messageId: string,
   pinned: boolean,
 ): Promise<Message> {
-  const known = await changeMessage(deps.chats, actorId, messageId, async (change, row, acl) => {
+  const { row: known } = await accessMessage(deps.chats, actorId, messageId)
+  const now = await changeMessage(deps.chats, actorId, known, async (change, row, acl) => {
     if (row.chat_id !== chatId) throw new AppError('message_not_found')
     const role = await change.roleOf(actorId)
     if (change.chat.type !== 'dm' && role !== 'owner' && role !== 'admin') throw new AppError('forbidden')
@@ -28,14 +29,13 @@ export async function pinMessage(
     if ((row.pinned_at !== null) === pinned) return row
     if (pinned && (await countPins(change.tx, chatId)) >= maxPins) throw new AppError('too_many_pins')
     const version = change.nextVersion()
-    await change.tx.query(sql`
-      UPDATE messages SET pinned_at = CASE WHEN ${pinned}::boolean THEN date_trunc('milliseconds', clock_timestamp()) END, version = ${version}, changed = true
-      WHERE chat_id = ${chatId} AND seq = ${row.seq}`)
-    const [now] = await messagesAt(change.tx, [row])
+    const [now] = await change.tx.query<MessageRow>(sql`
+      UPDATE messages m SET pinned_at = CASE WHEN ${pinned}::boolean THEN date_trunc('milliseconds', clock_timestamp()) END, version = ${version}, changed = true
+      WHERE chat_id = ${chatId} AND seq = ${row.seq} RETURNING ${columns}`)
     await tellEdited(change, now!)
-    return row
+    return now!
   })
-  return viewAfter(deps, actorId, known)
+  return viewOf(deps, actorId, now)
 }
 
 async function countPins(q: Queryable, chatId: string): Promise<number> {

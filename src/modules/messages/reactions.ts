@@ -24,7 +24,7 @@ export async function react(
   removed: boolean,
 ): Promise<Reaction[]> {
   const known = await accessMessage(deps.chats, actorId, messageId)
-  if (known.chat.type !== 'channel') return reactInChat(deps, actorId, messageId, emoji, removed)
+  if (known.chat.type !== 'channel') return reactInChat(deps, actorId, known.row, emoji, removed)
   await reactInChannel(deps.chats, actorId, known, { emoji, removed, maxEmojis })
   return reactionsFor(deps.db, known.row, actorId)
 }
@@ -36,11 +36,11 @@ async function reactionsFor(q: Queryable, row: MessageRow, viewerId: string): Pr
 function reactInChat(
   deps: MessageDeps,
   actorId: string,
-  messageId: string,
+  known: MessageRow,
   emoji: string,
   removed: boolean,
 ): Promise<Reaction[]> {
-  return changeMessage(deps.chats, actorId, messageId, async (change, row, acl) => {
+  return changeMessage(deps.chats, actorId, known, async (change, row, acl) => {
     if (row.deleted_at !== null) throw new AppError('message_deleted')
     checkMayReact(acl, actorId)
     const { tx } = change
