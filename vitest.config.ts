@@ -8,8 +8,9 @@ export default defineConfig({
     pool: 'forks',
     // Each worker comes with a server or two under test; more than this on a small machine makes timeouts, not speed.
     maxWorkers: 2,
-    testTimeout: 20_000,
-    hookTimeout: 60_000,
+    // A bound on what hangs, not on what is slow: a busy machine takes many times as long as an idle one.
+    testTimeout: 60_000,
+    hookTimeout: 120_000,
     teardownTimeout: 30_000,
     passWithNoTests: false,
     reporters: ['default', noSkips()],

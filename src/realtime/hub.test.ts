@@ -82,7 +82,7 @@ describe('who leaves', () => {
     commit(db, undefined, event(3, { left: 'u' }))
     commit(db, hub, event(4))
     expect(heard).toEqual(['2'])
-    await vi.waitFor(() => expect(hub.size.chats).toBe(0))
+    await vi.waitFor(() => expect(hub.size.chats).toBe(0), 5_000)
     expect(heard).toEqual(['2', '3'])
     expect(hub.hears('u', 'c')).toBe(false)
   })
@@ -98,7 +98,7 @@ describe('who leaves', () => {
       { version: 2, prev: 1, frame: 'removed' },
       { version: 3, prev: 2, frame: '', effect: { attach: 'c' } },
     ])
-    await vi.waitFor(() => expect(heard).toEqual(['removed', 'added at 3']))
+    await vi.waitFor(() => expect(heard).toEqual(['removed', 'added at 3']), 5_000)
     hub.tell('chat:c', db.events)
     commit(db, hub, event(4))
     expect(hub.hears('u', 'c')).toBe(true)
@@ -117,7 +117,7 @@ describe('who comes', () => {
       await new Promise((resolve) => setImmediate(resolve))
     }
     expect(await joined).toEqual(['c'])
-    await vi.waitFor(() => expect(near.heard.at(-1)).toBe('40'))
+    await vi.waitFor(() => expect(near.heard.at(-1)).toBe('40'), 5_000)
     const numbers = near.heard.map(Number)
     expect(numbers).toEqual(numbers.map((_, n) => numbers[0]! + n))
   })
@@ -185,13 +185,13 @@ describe('who leaves a channel, which tells nobody', () => {
     db.isMember = false
     db.userVersion = 4
     hub.tell('user:u', [removed(2), { version: 3, prev: 2, frame: '', effect: { attach: 'c' } }, removed(4)])
-    await vi.waitFor(() => expect(heard).toEqual(['removed', 'removed']))
+    await vi.waitFor(() => expect(heard).toEqual(['removed', 'removed']), 5_000)
     commit(db, hub, event(2))
     expect([hub.hears('u', 'c'), hub.size.chats]).toEqual([false, 0])
     db.isMember = true
     db.userVersion = 5
     hub.tell('user:u', [{ version: 5, prev: 4, frame: '', effect: { attach: 'c' } }])
-    await vi.waitFor(() => expect(heard.at(-1)).toBe('added at 2'))
+    await vi.waitFor(() => expect(heard.at(-1)).toBe('added at 2'), 5_000)
     commit(db, hub, event(3))
     expect(heard.at(-1)).toBe('3')
   })
@@ -209,8 +209,8 @@ describe('who leaves a channel, which tells nobody', () => {
     })
     db.userVersion = 2
     hub.tell('user:u', [{ version: 2, prev: 1, frame: '', effect: { attach: 'd' } }])
-    await vi.waitFor(() => expect(asked()).toBeGreaterThan(1))
-    await vi.waitFor(() => expect([hub.hears('u', 'c'), hub.size.chats]).toEqual([false, 0]))
+    await vi.waitFor(() => expect(asked()).toBeGreaterThan(1), 5_000)
+    await vi.waitFor(() => expect([hub.hears('u', 'c'), hub.size.chats]).toEqual([false, 0]), 5_000)
     commit(db, hub, event(2))
     expect(hub.hears('u', 'c')).toBe(false)
   })
@@ -222,7 +222,7 @@ test('a quiet stream’s hole is found by the sweep that goes round', async () =
   await hub.join(peer)
   commit(db, undefined, event(2))
   await hub.sweep(false)
-  await vi.waitFor(() => expect(heard).toEqual(['2']))
+  await vi.waitFor(() => expect(heard).toEqual(['2']), 5_000)
 })
 
 describe('a bus that was away', () => {
@@ -235,7 +235,7 @@ describe('a bus that was away', () => {
     commit(db, far.hub, event(2))
     expect(near.heard).toEqual([])
     exchange.restore()
-    await vi.waitFor(() => expect(near.heard).toEqual(['2']))
+    await vi.waitFor(() => expect(near.heard).toEqual(['2']), 5_000)
   })
 
   test('does not keep anybody from connecting, and what they missed is read when it is back', async () => {
@@ -246,6 +246,6 @@ describe('a bus that was away', () => {
     expect(await near.hub.join(near.peer)).toEqual(['c'])
     commit(db, far.hub, event(2))
     exchange.restore()
-    await vi.waitFor(() => expect(near.heard).toEqual(['2']))
+    await vi.waitFor(() => expect(near.heard).toEqual(['2']), 5_000)
   })
 })

@@ -3,7 +3,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { Redis } from 'ioredis'
 import { afterEach, describe, expect, test, vi } from 'vitest'
 import { redisUrl, startRedis } from '../../../test/support/services.ts'
-import type { Limits } from './limits.ts'
+import type { LimitState, Limits } from './limits.ts'
 import { createMemoryLimits } from './memory.ts'
 import { createRedisLimits } from './redis.ts'
 
@@ -17,6 +17,16 @@ const kept = (limits: Limits) => {
 }
 
 const ten = { points: 10, windowMs: 60_000 }
+
+/** Whether it resolves without a turn of the event loop: nothing was waited for. */
+async function atOnce(work: () => Promise<unknown>): Promise<boolean> {
+  let turned = false
+  setImmediate(() => {
+    turned = true
+  })
+  await work()
+  return !turned
+}
 
 describe.each([
   ['memory', async () => createMemoryLimits()],
@@ -145,10 +155,14 @@ describe('limits over Redis', () => {
     await limits.hit('message', 'u', ten)
     expect(onFallback).not.toHaveBeenCalled()
     await redis.stop()
-    await sleep(50)
-    const begun = performance.now()
-    const states = await Promise.all(Array.from({ length: 100 }, () => limits.hit('message', 'u', ten)))
-    expect(performance.now() - begun).toBeLessThan(100)
+    // That it is away has been noticed.
+    await vi.waitFor(async () => expect(await atOnce(() => limits.hit('message', 'probe', ten))).toBe(true), { timeout: 5_000 })
+    onFallback.mockClear()
+    let states: LimitState[] = []
+    const hits = async () => {
+      states = await Promise.all(Array.from({ length: 100 }, () => limits.hit('message', 'u', ten)))
+    }
+    expect(await atOnce(hits)).toBe(true)
     expect(states.filter((state) => state.allowed)).toHaveLength(10)
     expect(onFallback).toHaveBeenCalledTimes(100)
     expect(onFallback).toHaveBeenLastCalledWith('message')
@@ -176,12 +190,11 @@ describe('limits over Redis', () => {
     redis.pause()
     const begun = performance.now()
     expect((await limits.hit('message', 'u', ten)).allowed).toBe(true)
-    expect(performance.now() - begun).toBeLessThan(500)
+    // And what a busy machine takes on top; by itself the outage is noticed after a second.
+    expect(performance.now() - begun).toBeLessThan(900)
     expect(onFallback).toHaveBeenCalledTimes(1)
     await sleep(2_500)
-    const later = performance.now()
-    for (let i = 0; i < 50; i++) await limits.hit('message', 'u', ten)
-    expect(performance.now() - later).toBeLessThan(100)
+    expect(await atOnce(() => limits.hit('message', 'u', ten))).toBe(true)
     await redis.stop()
   })
 
