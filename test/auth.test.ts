@@ -184,40 +184,6 @@ test('a login that was under way while the password changed does not leave a ses
   expect([answer.statusCode, code(answer)]).toEqual([401, 'invalid_credentials'])
 })
 
-test('fifty sessions are kept, those used last', async () => {
-  const username = name()
-  const first = await h.person(username)
-  const login = async () => (await h.call('POST', '/auth/login', { login: username, password: 'Passw0rd' })).json()
-  const second = await login()
-  for (let i = 0; i < 49; i++) await login()
-  expect(await isSignedIn(first.token)).toBe(false)
-  expect(await isSignedIn(second.token)).toBe(true)
-  expect((await h.call('GET', '/auth/sessions', undefined, second.token)).json().sessions).toHaveLength(50)
-})
-
-test('a session is read once for many requests at once, and again after news of its user', async () => {
-  const { token, user_id } = await h.person(name())
-  h.authenticator.clear()
-  const query = vi.spyOn(h.db, 'query')
-  await Promise.all(Array.from({ length: 20 }, () => h.authenticator.authenticate(token)))
-  await h.authenticator.authenticate(token)
-  expect(query).toHaveBeenCalledTimes(1)
-  await h.db.query(sql`UPDATE users SET is_premium = true WHERE id = ${user_id}`)
-  h.control.announce({ user_changed: user_id })
-  expect((await h.authenticator.authenticate(token)).is_premium).toBe(true)
-})
-
-test('without news a session is believed for two seconds only', async () => {
-  const { token } = await h.person(name())
-  await h.authenticator.authenticate(token)
-  vi.spyOn(h.bus, 'connected', 'get').mockReturnValue(false)
-  // Ended by another instance, of which nothing is heard here.
-  await h.db.query(sql`UPDATE sessions SET ended_at = now() WHERE id = ${h.keys.verify(token).sid}`)
-  const now = Date.now()
-  vi.spyOn(Date, 'now').mockImplementation(() => now + 2_001)
-  await expect(h.authenticator.authenticate(token)).rejects.toMatchObject({ code: 'session_ended' })
-})
-
 test('bad tokens are 401 with a challenge, expired ones say so', async () => {
   const { user_id, token } = await h.person(name())
   const [head, , signature] = token.split('.')

@@ -6,7 +6,7 @@ import { Done } from '../src/platform/http/answers.ts'
 import { createLog } from '../src/platform/log.ts'
 import { Me } from '../src/protocol/resources.ts'
 import { connect, ok, refusal, rest } from './support/check.ts'
-import { type Account, startServers, type TestServers } from './support/server.ts'
+import { type Account, type Answer, startServers, type TestServers } from './support/server.ts'
 import { type Sms, startSms } from './support/sms.ts'
 
 /** Signing in without a password: codes sent to phones, on two instances. */
@@ -126,7 +126,7 @@ test('a phone that nobody has verified goes to who verifies it, and its account 
   await vi.waitFor(() => {
     const told = live.events.findLast((event) => event.type === 'me_updated')
     expect(told).toMatchObject({ user_prev: expect.any(Number), me: { id: squatter.id, phone: null, phone_verified: false } })
-  })
+  }, 5_000)
   expect((await ok(get(squatter, '/users/me'), Me)).phone).toBeNull()
   // What was verified stays: neither registering nor another's code takes it.
   const body = { username: 'late_comer', phone, password: 'Secret123' }
@@ -162,7 +162,7 @@ test('somebody who is signed in adds a phone, verifies the one they gave, and ch
   const put = (phone: string, code: string) => servers.call('PUT', '/users/me/phone', { as: me, body: { phone, code } })
   expect(await refusal(put(given, '123456'))).toBe('401 invalid_code')
   expect(await ok(put(given, await codeFor(given)), Me)).toMatchObject({ phone: given, phone_verified: true, has_password: true })
-  await vi.waitFor(() => expect(second.state.me).toMatchObject({ phone_verified: true }))
+  await vi.waitFor(() => expect(second.state.me).toMatchObject({ phone_verified: true }), 5_000)
   expect((await ok(verify({ phone: given, code: await codeFor(given) }), SignedIn)).user_id).toBe(me.id)
   expect(await ok(put(other, await codeFor(other)), Me)).toMatchObject({ phone: other, phone_verified: true })
   // The old one is free again.
@@ -199,7 +199,7 @@ test('without a password a code stands for it: to set the first one, and to dele
   const code = await codeFor(phone)
   expect(await refusal(change({ old_password: 'x', code, new_password: 'Secret123' }))).toBe('400 invalid_input')
   await ok(change({ code, new_password: 'Secret123' }), Done)
-  await vi.waitFor(() => expect(other.state.me).toMatchObject({ has_password: true }))
+  await vi.waitFor(() => expect(other.state.me).toMatchObject({ has_password: true }), 5_000)
   // Every other session has ended, and the code is used.
   expect(await refusal(servers.call('GET', '/users/me', { token }))).toBe('401 session_ended')
   expect(await refusal(verify({ phone, code }))).toBe('401 invalid_code')
@@ -244,6 +244,12 @@ test('five codes an hour for a phone and twenty for an address, across instances
     expect(Number(refused.headers.get('retry-after'))).toBeGreaterThan(3_500)
     expect(refused.body).toMatchObject({ code: 'rate_limited', retry_after: expect.any(Number) })
     expect(sms.messages.filter((message) => message.phone === phone)).toHaveLength(5)
+    // Who goes on asking does not wait the longer for it.
+    const windowOf = () =>
+      limited.instances[0]!.context.db.query(sql`SELECT expire FROM login_failures WHERE key = ${`otp-phone:${phone}`}`)
+    const window = await windowOf()
+    expect((await ask(phone, '10.2.0.1', 1)).status).toBe(429)
+    expect(await windowOf()).toEqual(window)
 
     const forAddress = await Promise.all(Array.from({ length: 30 }, (_, n) => ask(newPhone(), '10.1.0.1', n % 2)))
     expect(forAddress.filter(({ status }) => status === 202)).toHaveLength(20)
@@ -270,6 +276,47 @@ test('accounts by phone count as registrations of their address', async () => {
     expect(statuses).toEqual([201, 201, 429])
   } finally {
     await limited.close()
+  }
+})
+
+test('a phone that moves on while its code is shown leads to the old account no more', async () => {
+  const phone = newPhone()
+  const old = await byPhone(phone)
+  const code = await codeFor(phone)
+  let verifying: Promise<Answer> | undefined
+  await db().transaction(async (tx) => {
+    await tx.query(sql`UPDATE users SET phone = ${newPhone()} WHERE id = ${old.id}`)
+    verifying = verify({ phone, code }, 1)
+    // Its account was found by the phone that it still has to others; now its row is waited for.
+    await vi.waitFor(async () => {
+      const waiting = await db().query(sql`
+        SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE '%FROM users%'`)
+      expect(waiting).toHaveLength(1)
+    }, 15_000)
+  })
+  const made = await ok(verifying!, SignedIn, 201)
+  expect([made.user_id === old.id, made.user.phone]).toEqual([false, phone])
+})
+
+test('one session too many, by code or by password, ends the oldest on every instance', async () => {
+  const phone = newPhone()
+  const withPassword = await servers.register('crowded')
+  const ways = [
+    { account: await byPhone(phone), enter: async () => verify({ phone, code: await codeFor(phone) }) },
+    {
+      account: withPassword,
+      enter: () => servers.call('POST', '/auth/login', { body: { login: withPassword.username, password: 'Secret123' } }),
+    },
+  ]
+  for (const { account, enter } of ways) {
+    // Remembered there, for a minute, unless there is news.
+    await ok(get(account, '/users/me', 1), Me)
+    await db().query(sql`
+      INSERT INTO sessions (id, user_id, generation, confirmed_generation, refresh_hash, salt, device, ip, expires_at, last_used_at)
+      SELECT gen_random_uuid(), user_id, 1, 1, refresh_hash, salt, device, ip, expires_at, now() + interval '1 hour'
+      FROM sessions, generate_series(1, 49) WHERE user_id = ${account.id}`)
+    await ok(enter(), SignedIn)
+    await vi.waitFor(async () => expect(await refusal(get(account, '/users/me', 1))).toBe('401 session_ended'), 15_000)
   }
 })
 
