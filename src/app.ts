@@ -19,6 +19,7 @@ import {
   type ChatDeps,
   channelRoutes,
   chatRoutes,
+  checkMayEdit,
   createAclCache,
   createCursors,
   findDm,
@@ -26,14 +27,18 @@ import {
   leaveEverything,
   lockCounters,
   memberships,
+  readableRows,
+  setChatAvatar,
   sweepDeletedChannels,
   sweepInvites,
   tellMine,
   tickMineIn,
   versions,
+  viewChat,
 } from './modules/chats/index.ts'
 import { type ContactDeps, contactRoutes, forgetUser, ties } from './modules/contacts/index.ts'
 import { healthRoutes } from './modules/health/index.ts'
+import { type MediaDeps, mediaRoutes, sweepAvatars } from './modules/media/index.ts'
 import {
   authorsOf,
   chatsUnreadFrom,
@@ -56,6 +61,7 @@ import {
   existingUsers,
   meOf,
   publicUsers,
+  setAvatar,
   sweepDeleted,
   type UsersDeps,
   usersByName,
@@ -226,6 +232,20 @@ export async function createServer(context: Context): Promise<Server> {
     usersByName: (names) => usersByName(db, names),
     onTextChanged: changeWords,
   }
+  const media: MediaDeps = {
+    db,
+    storage: context.storage,
+    signKey: keys.linkKey,
+    authenticate: authenticator.authenticate,
+    retentionMs: config.mediaRetentionMs,
+    setUserAvatar: (userId, avatar, replaced) => setAvatar(users, userId, avatar, replaced),
+    setChatAvatar: async (actorId, chatId, avatar, replaced) => {
+      await setChatAvatar(chats, actorId, chatId, avatar, replaced)
+      return viewChat(chats, actorId, chatId)
+    },
+    checkMayEditChat: (actorId, chatId) => checkMayEdit(chats, actorId, chatId),
+    maySeeChat: async (userId, chatId) => (await readableRows(db, userId, [chatId])).length > 0,
+  }
   const reactionTeller = createReactionTeller(chats)
   const search: SearchDeps = { db, chats, users, briefs: chats.briefs }
   const streams: SyncDeps = { chats, me, limiter }
@@ -268,6 +288,7 @@ export async function createServer(context: Context): Promise<Server> {
       presenceRoutes(api, signals)
       adminRoutes(api, admin, config.publicUrl)
       searchRoutes(api, search)
+      await api.register((scope) => mediaRoutes(scope, media))
     },
     { prefix: '/api/v1' },
   )
@@ -306,8 +327,8 @@ export async function createServer(context: Context): Promise<Server> {
   hub.start()
   indexer.start()
   const sweep = () =>
-    Promise.all([sweepAuth(db), sweepInvites(db), sweepDeleted(users), sweepDeletedChannels(chats)]).catch((error: unknown) =>
-      onError(error, 'what is old could not be swept'),
+    Promise.all([sweepAuth(db), sweepInvites(db), sweepDeleted(users), sweepDeletedChannels(chats), sweepAvatars(media)]).catch(
+      (error: unknown) => onError(error, 'what is old could not be swept'),
     )
   const sweeper = setInterval(() => void sweep(), sweepEveryMs)
   sweeper.unref()

@@ -19,6 +19,7 @@ import { createMemoryPresence } from './platform/presence/memory.ts'
 import type { PresenceStore } from './platform/presence/presence.ts'
 import { createRedisPresence } from './platform/presence/redis.ts'
 import { keepSecret } from './platform/secret.ts'
+import { createDiskStorage, type Storage } from './platform/storage.ts'
 
 /** Everything that has a lifetime, opened in this order and closed in reverse. */
 export interface Context {
@@ -31,6 +32,7 @@ export interface Context {
   bus: Bus
   limits: Limits
   presence: PresenceStore
+  storage: Storage
   /** What operators' commands tell running servers. */
   notices: Pick<InstanceLock, 'onNotice' | 'onGap'>
   /** Signs access tokens. */
@@ -87,7 +89,8 @@ export async function openContext({ config, overrides = {}, onFatal }: ContextOp
     ])
     metrics.watchBus(bus)
     const jwt = await readKeys(config)
-    return { config, log, metrics, instanceId: randomUUID(), db, bus, limits, presence, notices, jwt, close }
+    const storage = createDiskStorage(resolve(config.dataDir))
+    return { config, log, metrics, instanceId: randomUUID(), db, bus, limits, presence, storage, notices, jwt, close }
   } catch (error) {
     await close()
     throw error instanceof DataDirInUseError ? new StartError(error.message) : error

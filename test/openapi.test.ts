@@ -4,6 +4,7 @@ import { afterAll, beforeAll, expect, test } from 'vitest'
 import { sql } from '../src/platform/db/db.ts'
 import { errorCodes } from '../src/protocol/errors.ts'
 import { type Document, loadDocument, type Operation, operationsOf } from './support/openapi.ts'
+import { fileForm, pictureForm } from './support/pictures.ts'
 import { type Account, type Answer, startServers, type TestServers } from './support/server.ts'
 import { type Sms, startSms } from './support/sms.ts'
 
@@ -120,6 +121,13 @@ test('every route answers as it says', async () => {
   await call('POST /auth/logout-all', '/auth/logout-all', { ...eve, ...(await signIn('evelyn')) })
   Object.assign(eve, await signIn('evelyn'))
 
+  // --- pictures
+  await call('PUT /users/me/avatar', '/users/me/avatar', anna, await pictureForm())
+  await call('PUT /users/me/avatar', '/users/me/avatar', anna, fileForm('no picture'))
+  await call('PUT /users/me/avatar', '/users/me/avatar', anna, {})
+  await call('DELETE /users/me/avatar', '/users/me/avatar', anna)
+  await call('POST /media/sign', '/media/sign', anna)
+
   // --- by phone
   const codeFor = async (phone: string) => {
     await call('POST /auth/otp/request', '/auth/otp/request', undefined, { phone })
@@ -215,6 +223,10 @@ test('every route answers as it says', async () => {
   await call('POST /chats/{id}/typing', `${chat}/typing`, carl)
   await call('GET /chats', '/chats', anna)
   await call('GET /chats', '/chats?archived=true', ben)
+
+  await call('PUT /chats/{id}/avatar', `${chat}/avatar`, anna, await pictureForm())
+  await call('PUT /chats/{id}/avatar', `${chat}/avatar`, eve, await pictureForm())
+  await call('DELETE /chats/{id}/avatar', `${chat}/avatar`, anna)
 
   // --- what becomes of messages
   const message = `/messages/${sent.id}`

@@ -9,6 +9,7 @@ export const errors = {
   unknown_type: [400, 'There is no command of this type'],
   invalid_reply: [400, 'The message replied to is not in this chat'],
   not_a_group: [400, 'This does not work on chats of this type'],
+  invalid_image: [400, 'The picture is broken or too large'],
   not_a_channel: [400, 'This works on channels only'],
   unauthorized: [401, 'Sign in first'],
   invalid_token: [401, 'The token is not valid'],

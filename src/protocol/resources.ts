@@ -133,6 +133,7 @@ export const System = named(
       'owner_changed',
       'renamed',
       'described',
+      'avatar_changed',
       'slug_changed',
       'made_public',
       'made_private',

@@ -30,7 +30,7 @@ interface Described {
   tags: string[]
   summary: string
   parameters?: Parameter[]
-  requestBody?: { required?: boolean; content: { 'application/json': { schema: Schema } } }
+  requestBody?: { required?: boolean; content: { 'application/json'?: { schema: Schema }; 'multipart/form-data'?: object } }
   responses: Record<string, { content?: { 'application/json': { schema: Schema } } }>
   security?: unknown[]
 }
@@ -48,6 +48,7 @@ export interface Operation {
   path: string
   tags: string[]
   parameters: Parameter[]
+  /** As JSON; a form has none. */
   body: Schema | undefined
   statuses: number[]
   isPublic: boolean
@@ -71,7 +72,7 @@ export function operationsOf(document: Document): Operation[] {
           path,
           tags: described.tags,
           parameters: described.parameters ?? [],
-          body: described.requestBody?.content['application/json'].schema,
+          body: described.requestBody?.content['application/json']?.schema,
           statuses: Object.keys(described.responses).map(Number),
           isPublic: described.security?.length === 0,
         }

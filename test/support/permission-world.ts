@@ -2,6 +2,7 @@ import type { Pool } from 'pg'
 import { fill } from './mutations.ts'
 import { type Document, type Operation, type Schema, sample } from './openapi.ts'
 import type { Person } from './permissions.ts'
+import { pictureForm } from './pictures.ts'
 import type { Account, TestServers } from './server.ts'
 
 /** People and their things, at which the others aim. */
@@ -24,7 +25,8 @@ type Aims = Record<
   | 'slug'
   | 'elsewhere'
   | 'target'
-  | 'admission',
+  | 'admission'
+  | 'picture',
   string
 >
 
@@ -57,7 +59,18 @@ export async function createWorld(servers: TestServers): Promise<World> {
   const { id: request } = await did<{ id: string }>('POST', '/contacts/requests', admin, { user_id: owner.id })
   await did('PUT', `/blocks/${blocked.id}`, owner)
   const { sessions } = await did<{ sessions: { id: string }[] }>('GET', '/auth/sessions', owner)
-  const all = { person: owner.id, session: sessions[0]!.id, request, code, channel: secret, public: known, slug, admission: 'x' }
+  const { avatar_url: picture } = await did<{ avatar_url: string }>('PUT', `/chats/${group}/avatar`, owner, await pictureForm())
+  const all = {
+    picture,
+    person: owner.id,
+    session: sessions[0]!.id,
+    request,
+    code,
+    channel: secret,
+    public: known,
+    slug,
+    admission: 'x',
+  }
   const aims = async (as: Account, chat: string, message: string, target: string): Promise<Aims> => {
     const saved = await servers.dm(as, as)
     return { ...all, chat, message, target, elsewhere: await say(as, saved) }
@@ -71,6 +84,12 @@ export async function createWorld(servers: TestServers): Promise<World> {
       member: await aims(member, group, theirs, admin.id),
     },
   }
+}
+
+/** `/api/v1/media/uploads/2026/11/21/….webp` as the parameters of its route. */
+function partsOfPicture(url: string): Record<string, string> {
+  const [year = '', month = '', day = '', name = ''] = url.split('/').slice(-4)
+  return { year, month, day, name }
 }
 
 /** What the names in a path and a body stand for. `of`: the row's name, with its aim. */
@@ -94,6 +113,7 @@ function known(of: string, aims: Aims): Record<string, string> {
     member_id: aims.person,
     code: path.startsWith('/admin') ? aims.admission : aims.code,
     slug: aims.slug,
+    ...partsOfPicture(aims.picture),
     emoji: '👍',
     client_id: crypto.randomUUID(),
   }

@@ -33,6 +33,8 @@ export type TestServers = Awaited<ReturnType<typeof startServers>>
 
 let accounts = 0
 
+const isJson = ({ headers }: Response) => headers.get('content-type')?.startsWith('application/json') === true
+
 export async function startServers({ instances = 1, redis = instances > 1, env = {}, overrides }: StartOptions = {}) {
   const database = await createDatabase()
   const prefix = `t${randomBytes(6).toString('hex')}:`
@@ -74,13 +76,14 @@ export async function startServers({ instances = 1, redis = instances > 1, env =
   for (let n = 0; n < instances; n += 1) running.push(await start(n))
   const clients: Client[] = []
 
-  /** One REST call to instance `n`. */
+  /** One REST call to instance `n`; a body is JSON, or a form. */
   async function call<T = Record<string, unknown>>(
     method: string,
     path: string,
     options: { as?: Account | undefined; body?: unknown; at?: number; token?: string; headers?: Record<string, string> } = {},
   ): Promise<Answer<T>> {
     const token = options.token ?? options.as?.token
+    const isForm = options.body instanceof FormData
     const response = await fetch(
       `${running[options.at ?? 0]!.url}${path.startsWith('/health') || path.startsWith('/metrics') ? '' : '/api/v1'}${path}`,
       {
@@ -88,13 +91,13 @@ export async function startServers({ instances = 1, redis = instances > 1, env =
         headers: {
           ...options.headers,
           ...(token !== undefined && { authorization: `Bearer ${token}` }),
-          ...(options.body !== undefined && { 'content-type': 'application/json' }),
+          ...(options.body !== undefined && !isForm && { 'content-type': 'application/json' }),
         },
-        ...(options.body !== undefined && { body: JSON.stringify(options.body) }),
+        ...(options.body !== undefined && { body: isForm ? (options.body as FormData) : JSON.stringify(options.body) }),
       },
     )
     const text = await response.text()
-    return { status: response.status, headers: response.headers, body: text === '' ? {} : JSON.parse(text) }
+    return { status: response.status, headers: response.headers, body: isJson(response) ? JSON.parse(text) : {} }
   }
 
   async function register(name = 'user'): Promise<Account> {

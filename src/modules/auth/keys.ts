@@ -24,6 +24,8 @@ export interface Keys {
   refreshKey: Buffer
   /** Hashes codes sent to phones; derived from the secret, like the one above. */
   codeKey: Buffer
+  /** Signs links to files; derived as well. */
+  linkKey: Buffer
 }
 
 export interface KeysOptions {
@@ -71,6 +73,7 @@ export function createKeys({ secret, privateKey, accessTokenTtlMs }: KeysOptions
     jwks: rsa && { keys: [rsa.jwk] },
     refreshKey: Buffer.from(hkdfSync('sha256', material, '', 'parley refresh tokens', 32)),
     codeKey: Buffer.from(hkdfSync('sha256', material, '', 'parley codes by phone', 32)),
+    linkKey: Buffer.from(hkdfSync('sha256', material, '', 'parley links to files', 32)),
   }
 }
 

@@ -17,7 +17,7 @@ export interface LockedChat {
   type: ChatType
   name: string | null
   description: string
-  avatar: object | null
+  avatar: { id: string; url: string } | null
   slug: string | null
   owner_id: string | null
   is_public: boolean

@@ -10,7 +10,7 @@ export const neutralChat = (chat: LockedChat): ChatEvent => ({
   type: chat.type,
   name: chat.name,
   description: chat.description,
-  avatar_url: null,
+  avatar_url: chat.avatar?.url ?? null,
   slug: chat.slug,
   owner_id: chat.owner_id,
   is_public: chat.is_public,
@@ -18,7 +18,7 @@ export const neutralChat = (chat: LockedChat): ChatEvent => ({
   created_at: chat.created_at,
 })
 
-export type ChatPatch = Partial<Pick<LockedChat, 'name' | 'description' | 'owner_id' | 'slug' | 'is_public'>>
+export type ChatPatch = Partial<Pick<LockedChat, 'name' | 'description' | 'avatar' | 'owner_id' | 'slug' | 'is_public'>>
 
 /** Writes the chat's own row and tells it. */
 export async function updateChat(change: Change, patch: ChatPatch): Promise<void> {
@@ -26,7 +26,7 @@ export async function updateChat(change: Change, patch: ChatPatch): Promise<void
   const version = change.nextVersion()
   Object.assign(chat, patch)
   await tx.query(sql`
-    UPDATE chats SET name = ${chat.name}, description = ${chat.description}, owner_id = ${chat.owner_id}, slug = ${chat.slug},
+    UPDATE chats SET name = ${chat.name}, description = ${chat.description}, avatar = ${chat.avatar && JSON.stringify(chat.avatar)}::jsonb, owner_id = ${chat.owner_id}, slug = ${chat.slug},
       is_public = ${chat.is_public}, version = ${version}
     WHERE id = ${chat.id}`)
   tellChat(change, version)

@@ -1,12 +1,13 @@
-import { sql } from '../../platform/db/db.ts'
+import { type Queryable, sql } from '../../platform/db/db.ts'
 import { AppError } from '../../platform/errors.ts'
 import type { System } from '../../protocol/resources.ts'
-import { type Change, changeChat, tellListed, writeListed } from './change.ts'
+import { type Change, changeChat, type LockedChat, tellListed, writeListed } from './change.ts'
 import { neutralChat, updateChat } from './chat-row.ts'
 import type { ChatDeps } from './deps.ts'
 import { accessAsManager, accessShared } from './membership.ts'
 import { moveSlug } from './slugs.ts'
 import { deletedWithMembers, deleteSome } from './subscribers.ts'
+import { accessChat } from './views.ts'
 
 /** What a group or channel is called, and its end. */
 
@@ -41,6 +42,34 @@ export async function editChat(deps: ChatDeps, actorId: string, chatId: string, 
     await updateChat(change, { name, description, slug, is_public })
     for (const system of said) await change.addSystem(actorId, system)
   })
+}
+
+/**
+ * Owner and admins put a picture in the place of another, or of none; `replaced` runs in the same transaction with the one
+ * before. Without any, removing it changes nothing.
+ */
+export async function setChatAvatar(
+  deps: ChatDeps,
+  actorId: string,
+  chatId: string,
+  avatar: LockedChat['avatar'],
+  replaced: (tx: Queryable, before: LockedChat['avatar']) => Promise<void>,
+): Promise<void> {
+  await changeChat(deps, chatId, async (change) => {
+    await accessAsManager(change, actorId)
+    const before = change.chat.avatar
+    if (avatar === null && before === null) return
+    await updateChat(change, { avatar })
+    await replaced(change.tx, before)
+    await change.addSystem(actorId, { action: 'avatar_changed' })
+  })
+}
+
+/** Rejects as a change of the profile would. */
+export async function checkMayEdit(deps: ChatDeps, actorId: string, chatId: string): Promise<void> {
+  const { type, my_role } = await accessChat(deps, actorId, chatId)
+  if (type === 'dm') throw new AppError('not_a_group')
+  if (my_role !== 'owner' && my_role !== 'admin') throw new AppError('forbidden')
 }
 
 /** The owner deletes the group or channel for all. */

@@ -11,6 +11,7 @@ import { chatBySlug } from './slugs.ts'
 export interface ChatRow extends MyRow {
   name: string | null
   description: string
+  avatar_url: string | null
   slug: string | null
   owner_id: string | null
   created_at: string
@@ -31,7 +32,7 @@ export function chatRows(q: Queryable, userId: string, chatIds: readonly string[
 
 function selectRows(q: Queryable, userId: string, which: Sql): Promise<ChatRow[]> {
   return q.query<ChatRow>(sql`
-    SELECT c.id AS chat_id, c.type, c.name, c.description, c.slug, c.owner_id, c.created_at, c.is_public, k.member_count, k.last_seq, k.version,
+    SELECT c.id AS chat_id, c.type, c.name, c.description, c.avatar->>'url' AS avatar_url, c.slug, c.owner_id, c.created_at, c.is_public, k.member_count, k.last_seq, k.version,
       m.role AS my_role, m.read_seq, m.delivered_seq, u.archived_seq, u.pinned_at, u.muted_until, u.cleared_seq, u.version AS my_version,
       CASE WHEN c.type = 'dm' THEN coalesce(
         (SELECT p.user_id FROM chat_members p WHERE p.chat_id = c.id AND p.user_id <> u.user_id LIMIT 1), u.user_id) END AS peer_id
@@ -51,7 +52,7 @@ export async function readableRows(q: Queryable, userId: string, chatIds: readon
   const others = chatIds.filter((id) => !mine.some((row) => row.chat_id === id))
   if (others.length === 0) return mine
   const open = await q.query<ChatRow>(sql`
-    SELECT c.id AS chat_id, c.type, c.name, c.description, c.slug, c.owner_id, c.created_at, c.is_public, k.member_count, k.last_seq, k.version,
+    SELECT c.id AS chat_id, c.type, c.name, c.description, c.avatar->>'url' AS avatar_url, c.slug, c.owner_id, c.created_at, c.is_public, k.member_count, k.last_seq, k.version,
       NULL::text AS my_role, k.last_seq AS read_seq, k.last_seq AS delivered_seq, NULL::bigint AS archived_seq, NULL::timestamptz AS pinned_at,
       NULL::timestamptz AS muted_until, 0::bigint AS cleared_seq, 0::bigint AS my_version, NULL::uuid AS peer_id
     FROM chats c JOIN chat_counters k ON k.chat_id = c.id
@@ -79,7 +80,7 @@ export async function chatViews(
       type: row.type,
       name: row.type === 'dm' ? (peer?.username ?? peer?.display_name ?? null) : row.name,
       description: row.description,
-      avatar_url: row.type === 'dm' ? (peer?.avatar_url ?? null) : null,
+      avatar_url: row.type === 'dm' ? (peer?.avatar_url ?? null) : row.avatar_url,
       slug: row.slug,
       owner_id: row.owner_id,
       is_public: row.is_public,

@@ -137,10 +137,16 @@ async function briefChats(deps: SearchDeps, userId: string, ids: readonly string
 }
 
 function briefChat(
-  { chat_id, type, name }: Pick<ChatRow, 'chat_id' | 'type' | 'name'>,
+  { chat_id, type, name, avatar_url }: Pick<ChatRow, 'chat_id' | 'type' | 'name' | 'avatar_url'>,
   peer: UserBrief | null,
 ): SearchHit['chat'] {
-  return { id: chat_id, type, name: type === 'dm' ? nameOf(peer) : name, avatar_url: peer?.avatar_url ?? null, peer }
+  return {
+    id: chat_id,
+    type,
+    name: type === 'dm' ? nameOf(peer) : name,
+    avatar_url: type === 'dm' ? (peer?.avatar_url ?? null) : avatar_url,
+    peer,
+  }
 }
 
 const nameOf = (peer: UserBrief | null) => peer?.username ?? peer?.display_name ?? null

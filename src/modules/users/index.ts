@@ -12,6 +12,7 @@ export {
   meOf,
   publicUsers,
   searchUsers,
+  setAvatar,
   sweepDeleted,
   usersByName,
 } from './service.ts'

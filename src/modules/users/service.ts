@@ -130,10 +130,35 @@ export async function searchUsers(deps: UsersDeps, viewerId: string, q: string):
 export async function updateMe(deps: UsersDeps, userId: string, patch: MePatch): Promise<Me> {
   const { privacy, ...fields } = patch
   if (Object.keys({ ...fields, ...privacy }).length === 0) return meOf(deps.db, userId)
+  return changeMe(deps, userId, (tx) => store.updateMe(tx, userId, patch))
+}
+
+/**
+ * Puts a picture in the place of another, or of none; `replaced` runs in the same transaction with the one before. Without
+ * any, removing it changes nothing. Rejects with `user_not_found`.
+ */
+export async function setAvatar<T extends { url: string }>(
+  deps: UsersDeps,
+  userId: string,
+  avatar: T | null,
+  replaced: (tx: Queryable, before: T | null) => Promise<void>,
+): Promise<Me> {
+  const known = await meOf(deps.db, userId)
+  if (avatar === null && known.avatar_url === null) return known
+  return changeMe(deps, userId, async (tx) => {
+    const before = await store.selectAvatar<T>(tx, userId)
+    const me = await store.updateAvatar(tx, userId, avatar)
+    if (me) await replaced(tx, before)
+    return me
+  })
+}
+
+/** A change of what is shown of somebody: under their clock, told to their devices. */
+async function changeMe(deps: UsersDeps, userId: string, work: (tx: Queryable) => Promise<Me | undefined>): Promise<Me> {
   const { me, version } = await deps.db
     .transaction(async (tx) => {
       const version = await store.tickClock(tx, userId)
-      const me = await store.updateMe(tx, userId, patch)
+      const me = await work(tx)
       if (!me) throw new AppError('user_not_found')
       return { me, version }
     })

@@ -122,6 +122,19 @@ export async function selectProofs(
   return row
 }
 
+/** The picture as it stood, to be asked for once the clock's row is locked. */
+export async function selectAvatar<T>(tx: Queryable, id: string): Promise<T | null> {
+  const [row] = await tx.query<{ avatar: T | null }>(sql`SELECT avatar FROM users WHERE id = ${id}`)
+  return row?.avatar ?? null
+}
+
+/** Undefined for a deleted account. */
+export async function updateAvatar(tx: Queryable, id: string, avatar: object | null): Promise<Me | undefined> {
+  const [row] = await tx.query<Me>(sql`
+    UPDATE users u SET avatar = ${avatar && JSON.stringify(avatar)}::jsonb WHERE id = ${id} AND deleted_at IS NULL RETURNING ${meColumns}`)
+  return row
+}
+
 /** Undefined when the password is no longer the one that was checked; null for none. */
 export async function replacePasswordHash(
   tx: Queryable,

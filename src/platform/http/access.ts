@@ -11,6 +11,8 @@ declare module 'fastify' {
     readonly identity: Identity
   }
   interface FastifyContextConfig {
+    /** Takes a form with one file, `file`. */
+    upload?: boolean
     /** Needs no token. */
     public?: boolean
     /** `false`: does not count in the general limit, because it has one of its own or is nobody's burden. */

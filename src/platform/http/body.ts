@@ -41,7 +41,7 @@ export function addInput(app: App): void {
     if (!route.url.startsWith('/api/')) return
     const methods = [route.method].flat()
     route.schema = {
-      ...(methods.some((method) => withBody.has(method)) && { body: nothing }),
+      ...(methods.some((method) => withBody.has(method)) && !route.config?.upload && { body: nothing }),
       querystring: nothing,
       ...route.schema,
     }

@@ -2,6 +2,7 @@ import { createHash } from 'node:crypto'
 import swagger from '@fastify/swagger'
 import scalar from '@scalar/fastify-api-reference'
 import { jsonSchemaTransform, jsonSchemaTransformObject } from 'fastify-type-provider-zod'
+import { z } from 'zod'
 import { errors } from '../../protocol/errors.ts'
 import type { App } from './types.ts'
 
@@ -12,6 +13,7 @@ const tags = [
   { name: 'users', description: 'Profiles' },
   { name: 'chats', description: 'Direct chats, groups and their members' },
   { name: 'channels', description: 'Channels, their directory, slugs and invite links' },
+  { name: 'media', description: 'Pictures, and the links to them' },
   { name: 'messages', description: 'Messages, history and cursors' },
   { name: 'admin', description: 'For admins of the server: invitations, accounts, numbers' },
   { name: 'sync', description: 'Catching up' },
@@ -72,7 +74,8 @@ interface Operation {
 export function completeBodies<T extends object>(document: T): T {
   const { paths = {}, components } = document as Documented & { paths?: Record<string, Record<string, Operation>> }
   for (const operation of Object.values(paths).flatMap((methods) => Object.values(methods))) {
-    const given = operation.requestBody?.content['application/json']?.schema
+    const { content } = operation.requestBody ?? {}
+    const given = (content?.['application/json'] ?? content?.['multipart/form-data'])?.schema
     if (!operation.requestBody || !given) continue
     const name = given.$ref?.split('/').at(-1)
     const schema = (name === undefined ? given : components?.schemas?.[name]) as typeof given
@@ -91,6 +94,8 @@ export function completeBodies<T extends object>(document: T): T {
   }
   return document
 }
+
+const form = z.object({ file: z.string().meta({ format: 'binary' }) })
 
 /** Describes every route that is registered afterwards, at `openapiPath` and browsable at `/docs`. */
 export async function addOpenApi(app: App, version: string): Promise<void> {
@@ -114,7 +119,11 @@ export async function addOpenApi(app: App, version: string): Promise<void> {
       // The documentation covers what is meant for callers: described routes alone.
       const { schema, url, route } = document
       if (!schema?.summary) return { schema: { ...schema, hide: true }, url }
-      const described = { ...schema, ...(route.config?.public && { security: [] }) }
+      const described = {
+        ...schema,
+        ...(route.config?.public && { security: schema.security ?? [] }),
+        ...(route.config?.upload && { consumes: ['multipart/form-data'], body: form }),
+      }
       return jsonSchemaTransform({ ...document, schema: described })
     },
     transformObject: (document) => completeBodies(tidy(jsonSchemaTransformObject(document))),
