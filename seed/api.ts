@@ -21,6 +21,7 @@ export class ApiError extends Error {
 }
 
 export interface Api {
+  /** A body is JSON, or a form. */
   call<T = Record<string, unknown>>(method: string, path: string, options?: { as?: Person; body?: unknown }): Promise<T>
   /** What this server offers: `POST /channels` and the like. */
   offers(): Promise<Set<string>>
@@ -38,9 +39,9 @@ export function createApi(url: string, onWait: (seconds: number, what: string) =
         method,
         headers: {
           ...(token !== undefined && { authorization: `Bearer ${token}` }),
-          ...(body !== undefined && { 'content-type': 'application/json' }),
+          ...(body !== undefined && !(body instanceof FormData) && { 'content-type': 'application/json' }),
         },
-        ...(body !== undefined && { body: JSON.stringify(body) }),
+        ...(body !== undefined && { body: body instanceof FormData ? body : JSON.stringify(body) }),
       }).catch((error: Error) => error)
       if (response instanceof Error) {
         if (attempt === tries)

@@ -1,5 +1,6 @@
 import { randomUUID } from 'node:crypto'
 import { type Api, ApiError, each, type Person } from './api.ts'
+import { pictureOf } from './picture.ts'
 import type { Line, Plan, PlannedChat, PlannedPerson } from './plan.ts'
 
 /** Carries out a plan. What is said in a chat is said in its order; chats are filled side by side. */
@@ -28,11 +29,14 @@ const registeredAtOnce = 4
 const chatsAtOnce = 8
 
 /** Resolves with the people, in the order of the plan. */
-export async function fill(plan: Plan, { api, offers, password, progress }: FillOptions): Promise<Person[]> {
+export async function fill(plan: Plan, options: FillOptions): Promise<Person[]> {
+  const { api, offers, password, progress } = options
   const people: Person[] = []
   await each(plan.people, registeredAtOnce, async (planned, n) => {
     people[n] = await register(api, planned, password)
     if (planned.bio !== '') await api.call('PATCH', '/users/me', { as: people[n], body: { bio: planned.bio } })
+    // Some never get round to it.
+    if (n % 6 !== 5) await show(options, people[n]!, '/users/me/avatar', planned.username)
     progress.people += 1
   })
   if (offers.has('POST /contacts/requests')) {
@@ -48,6 +52,7 @@ export async function fill(plan: Plan, { api, offers, password, progress }: Fill
   const made: Made[] = []
   await each(plan.chats, chatsAtOnce, async (chat, n) => {
     made[n] = { id: await makeChat(api, people, chat), messages: [] }
+    if (chat.type !== 'dm') await show(options, people[chat.members[0]!]!, `/chats/${made[n]!.id}/avatar`, chat.name)
     progress.chats += 1
   })
   // The longest first, so that none is left over in the end.
@@ -67,6 +72,14 @@ export async function fill(plan: Plan, { api, offers, password, progress }: Fill
     for (const reader of readers) await api.call('POST', `/chats/${made[n]!.id}/read`, { as: people[reader]!, body: {} })
   })
   return people
+}
+
+/** Gives somebody, or a chat, the picture that goes with a name. */
+async function show({ api, offers }: FillOptions, as: Person, path: string, name: string): Promise<void> {
+  if (!offers.has('PUT /users/me/avatar')) return
+  const body = new FormData()
+  body.append('file', new Blob([new Uint8Array(await pictureOf(name))], { type: 'image/png' }), `${name}.png`)
+  await api.call('PUT', path, { as, body })
 }
 
 /** With a number behind the name where it is taken: the same plan may be filled in twice. */

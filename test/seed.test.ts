@@ -71,6 +71,10 @@ test('what it makes is there and consistent, its people can log in, and again it
     sql`SELECT count(*) FROM relations WHERE state = 'contact'`,
   )
   expect(Number(contacts!.count)).toBeGreaterThan(10)
+  const [pictures] = await servers.instances[0]!.context.db.query<{ people: number; chats: number }>(
+    sql`SELECT (SELECT count(*)::int FROM users WHERE avatar IS NOT NULL) AS people, (SELECT count(*)::int FROM chats WHERE avatar IS NOT NULL) AS chats`,
+  )
+  expect(pictures).toEqual({ people: 10, chats: 3 })
   const made = await chats()
   expect(new Set(made.map(({ type }) => type))).toEqual(new Set(['dm', 'group', 'channel']))
   expect(sum(made, 'messages')).toBe(250)
