@@ -5,6 +5,7 @@ import { type Overrides, openContext } from '../../src/context.ts'
 import { createLog } from '../../src/platform/log.ts'
 import { Client } from '../client/client.ts'
 import { createDatabase, redisUrl } from './services.ts'
+import { scratch } from './tools.ts'
 
 /** Whole servers in this process, on a database of their own: one without Redis, or several over one Redis. */
 
@@ -36,10 +37,11 @@ let accounts = 0
 const isJson = ({ headers }: Response) => headers.get('content-type')?.startsWith('application/json') === true
 
 export async function startServers({ instances = 1, redis = instances > 1, env = {}, overrides }: StartOptions = {}) {
-  const database = await createDatabase()
+  const [database, folder] = await Promise.all([createDatabase(), scratch('servers')])
   const prefix = `t${randomBytes(6).toString('hex')}:`
   const all = {
     PORT: '0',
+    DATA_DIR: folder.dir,
     DATABASE_URL: database.url,
     JWT_SECRET: 'a secret for tests that is long enough',
     BCRYPT_COST: '4',
@@ -157,7 +159,7 @@ export async function startServers({ instances = 1, redis = instances > 1, env =
     async close() {
       for (const open of clients) open.close()
       await Promise.all(running.map((instance) => instance.close()))
-      await database.drop()
+      await Promise.all([database.drop(), folder.remove()])
     },
   }
 }
