@@ -161,7 +161,10 @@ test('a request of somebody who is blocked then is out of sight, and comes back;
   const [me, them] = await people(2)
   const { id } = await ok(post(them, '/contacts/requests', { user_id: me.id }), RequestAnswer, 201)
   const device = await connect(servers, me)
+  const { since } = device.state.relations.get(them.id)!
   await block(me, them)
+  const held = { relation: 'blocked', request_id: null, since }
+  await vi.waitFor(() => expect(device.state.relations.get(them.id)).toMatchObject(held), 5_000)
   expect((await ok(get(me, '/contacts/requests'), RequestList)).requests).toEqual([])
   expect(await refusal(post(me, `/contacts/requests/${id}/accept`))).toBe('403 user_blocked')
   expect((await ok(get(them, '/contacts/requests?direction=outgoing'), RequestList)).requests.map((r) => r.id)).toEqual([id])

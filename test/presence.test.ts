@@ -115,6 +115,10 @@ test('a person who is invisible looks gone, and neither coming nor going shows',
   expect(Date.parse(gone.last_seen!)).toBeGreaterThanOrEqual(before)
   expect(await profile(watcher, who)).toMatchObject({ is_online: false, last_seen: gone.last_seen })
   expect((await profile(who, who)).is_online).toBe(true)
+  // Saved again it says nothing of when that was.
+  await setMe(who, { status: 'invisible' })
+  expect((await profile(watcher, who)).last_seen).toBe(gone.last_seen)
+  await quiet()
   w.events.length = 0
   device.close()
   await quiet()
@@ -160,6 +164,12 @@ test('contacts are told, without any chat; and new ones learn how they stand at 
   await theirs.connect()
   await hears(mine, y, true)
   expect((await connect(servers, x)).state.relations.get(y.id)?.user.is_online).toBe(true)
+  // The same where two requests cross.
+  const [z] = await people(1)
+  const another = await connect(servers, z, { at: 2 })
+  await ok(post(x, '/contacts/requests', { user_id: z.id }), RequestAnswer, 201)
+  await ok(post(z, '/contacts/requests', { user_id: x.id }), RequestAnswer)
+  await Promise.all([hears(mine, z, true), hears(another, x, true)])
 })
 
 test('when somebody was here last is told to those who may know, and to nobody else, also when that changes', async () => {

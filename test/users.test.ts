@@ -1,6 +1,7 @@
-import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest'
-import { briefs, publicUsers } from '../src/modules/users/index.ts'
-import { sql } from '../src/platform/db/db.ts'
+import bcrypt from 'bcrypt'
+import { afterAll, beforeAll, beforeEach, expect, test, vi } from 'vitest'
+import { briefs, createBriefCache, publicUsers } from '../src/modules/users/index.ts'
+import { type Queryable, sql } from '../src/platform/db/db.ts'
 import { Me, type RelationKind, UserFound, UserPublic } from '../src/protocol/resources.ts'
 import { type Body, type Harness, startHarness } from './support/harness-auth.ts'
 
@@ -196,6 +197,23 @@ test('briefs are kept, and forgotten when somebody changes', async () => {
   expect((await briefs(h.users, ['018f0000-0000-7000-8000-000000000000'])).size).toBe(0)
 })
 
+test('a brief that changes while it is being read is not kept', async () => {
+  const { user_id } = await h.person('brief_two')
+  // The database as it is; the change is heard of before its answer has come.
+  const db = {
+    query: async (statement: Parameters<Queryable['query']>[0]) => {
+      const rows = await h.db.query(statement)
+      await h.db.query(sql`UPDATE users SET display_name = 'newer' WHERE id = ${user_id}`)
+      h.control.announce({ user_changed: user_id })
+      return rows
+    },
+  } as Queryable
+  const cache = createBriefCache(h.control)
+  const name = async (from: Queryable) => (await cache.load(from, [user_id])).get(user_id)?.display_name
+  expect(await name(db)).toBe('brief_two')
+  expect(await name(h.db)).toBe('newer')
+})
+
 test('deleting an account needs the password, blanks it, frees its names and ends its sessions', async () => {
   const { token, refresh_token, user_id } = await h.person('leaver', { email: 'leaver@example.org', display_name: 'Lea Ver' })
   const wrong = await h.call('DELETE', '/users/me', { password: 'Wr0ngpass' }, token)
@@ -231,4 +249,32 @@ test('guessing the password of an open session is limited', async () => {
     Array.from({ length: 8 }, () => h.call('DELETE', '/users/me', { password: 'Wr0ngpass' }, token)),
   )
   expect(guesses.map((a) => a.statusCode).sort()).toEqual([...Array(5).fill(403), ...Array(3).fill(429)])
+})
+
+test('the right password takes the guesses back', async () => {
+  const { token } = await h.person('forgetful')
+  const change = async (old_password: string) =>
+    (await h.call('PATCH', '/users/me/password', { old_password, new_password: 'Passw0rd' }, token)).statusCode
+  for (let round = 0; round < 2; round += 1) {
+    for (let n = 0; n < 4; n += 1) expect(await change('Wr0ngpass')).toBe(403)
+    expect(await change('Passw0rd')).toBe(200)
+  }
+})
+
+test('of two changes from one password, the one that comes second is refused', async () => {
+  const { token, user } = await h.person('twice_at_once')
+  const change = (new_password: string) =>
+    h.call('PATCH', '/users/me/password', { old_password: 'Passw0rd', new_password }, token)
+  // The first has compared the old password, and not yet set the new one.
+  const compare = bcrypt.compare.bind(bcrypt) as (a: string, b: string) => Promise<boolean>
+  const held = vi.spyOn(bcrypt, 'compare').mockImplementationOnce(async (password: string | Buffer, hash: string) => {
+    const equal = await compare(String(password), hash)
+    expect((await change('Overtak3n')).statusCode).toBe(200)
+    return equal
+  })
+  const first = await change('Overtak1ng')
+  held.mockRestore()
+  expect([first.statusCode, first.json().code]).toEqual([403, 'wrong_password'])
+  const login = await h.call('POST', '/auth/login', { login: user.username, password: 'Overtak3n' })
+  expect(login.statusCode).toBe(200)
 })
