@@ -1,4 +1,4 @@
-import { readFileSync } from 'node:fs'
+import { readdirSync, readFileSync } from 'node:fs'
 import { expect, test } from 'vitest'
 import { ConfigError, configNames, readConfig } from './config.ts'
 
@@ -13,6 +13,21 @@ test('every setting is documented, and what is documented is read by the server 
   const names = documented.map(({ name }) => name)
   expect(configNames.filter((name) => !names.includes(name))).toEqual([])
   expect(names.filter((name) => !configNames.includes(name) && !compose.includes(name) && name !== 'NODE_ENV')).toEqual([])
+})
+
+test('what the pages for people name is there, too', () => {
+  const folder = new URL('../docs/', import.meta.url)
+  const pages = [new URL('../README.md', import.meta.url), ...readdirSync(folder).map((file) => new URL(file, folder))]
+  // These are of benchmarks and tests.
+  const known = new Set([...documented.map(({ name }) => name), 'SERVER_FLAGS', 'MODEL_RUNS', 'UPDATE_DOCS'])
+  let named = 0
+  for (const page of pages.filter(({ pathname }) => pathname.endsWith('.md'))) {
+    for (const [name] of readFileSync(page, 'utf8').matchAll(/\b[A-Z][A-Z0-9]*(_[A-Z0-9]+)+\b/g)) {
+      named += 1
+      expect(known.has(name) || compose.includes(name), `${name} in ${page.pathname}`).toBe(true)
+    }
+  }
+  expect(named).toBeGreaterThan(10)
 })
 
 test('the documented defaults are the defaults', () => {

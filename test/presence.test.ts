@@ -271,6 +271,31 @@ test('an account that is deleted goes, like everybody, and was seen by nobody', 
   expect([told(p, who).at(-1)!.last_seen, (await profile(peer, who)).last_seen]).toEqual([null, null])
 })
 
+test('many who come together are told together, each once', async () => {
+  const [watcher, ...many] = await people(31)
+  await servers.group(watcher, many)
+  const w = await connect(servers, watcher, { at: 1 })
+  const { db } = servers.instances[0]!.context
+  const { query } = db
+  let asked = 0
+  db.query = (statement) => {
+    // Who is to hear of somebody.
+    if (statement.text.includes('bool_or(few.is_contact)')) asked += 1
+    return query(statement)
+  }
+  const start = Date.now()
+  try {
+    await Promise.all(many.map((as) => connect(servers, as)))
+    for (const who of many) await hears(w, who, true)
+  } finally {
+    db.query = query
+  }
+  for (const who of many) expect(states(w, who)).toEqual([true])
+  // Five times a second at most, on however slow a machine.
+  expect(asked).toBeLessThanOrEqual(1 + Math.ceil((Date.now() - start) / 200))
+  expect(asked).toBeLessThan(many.length)
+})
+
 test('a group of more than fifty is not told', async () => {
   const [who, member, peer] = await people(3)
   const id = await servers.group(who, [member, peer])

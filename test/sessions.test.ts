@@ -37,6 +37,28 @@ test('fifty sessions are kept, those used last; the others hear that they have e
   expect((await h.call('GET', '/auth/sessions', undefined, second.token)).json().sessions).toHaveLength(50)
 })
 
+test('what is stored of a session is no token, in whatever spelling; no two are given the same', async () => {
+  const username = name()
+  const first = await h.person(username)
+  const login = async () => (await h.call('POST', '/auth/login', { login: username, password: 'Passw0rd' })).json()
+  const given = [first, ...(await Promise.all(Array.from({ length: 8 }, login)))]
+  const next = (await h.call('POST', '/auth/refresh', { refresh_token: first.refresh_token })).json()
+  const tokens = [...given, next].flatMap(({ token, refresh_token }) => [token, refresh_token] as string[])
+  expect(new Set(tokens).size).toBe(20)
+  const rows = await h.db.query<{ stored: string }>(
+    sql`SELECT to_jsonb(s)::text AS stored FROM sessions s WHERE user_id = ${first.user_id}`,
+  )
+  expect(rows).toHaveLength(9)
+  const stored = rows.map((row) => row.stored).join()
+  for (const token of tokens) {
+    for (const spelling of [Buffer.from(token), Buffer.from(token, 'base64url')]) {
+      expect(stored).not.toContain(spelling.toString('hex'))
+      expect(stored).not.toContain(spelling.toString('base64'))
+    }
+    expect(stored).not.toContain(token)
+  }
+})
+
 test('a session is read once for many requests at once, and again after news of its user', async () => {
   const { token, user_id } = await h.person(name())
   h.authenticator.clear()

@@ -198,6 +198,21 @@ describe('limits over Redis', () => {
     await redis.stop()
   })
 
+  test('a Redis that comes after the start: counted together from then on', async () => {
+    const redis = await startRedis()
+    await redis.stop()
+    const [a, b] = [kept(await createRedisLimits({ url: redis.url })), kept(await createRedisLimits({ url: redis.url }))]
+    await redis.start()
+    await vi.waitFor(
+      async () => {
+        const key = randomUUID()
+        expect([(await a.hit('message', key, ten)).remaining, (await b.hit('message', key, ten)).remaining]).toEqual([9, 8])
+      },
+      { timeout: 10_000 },
+    )
+    await redis.stop()
+  })
+
   test('a Redis that was never there', async () => {
     const redis = await startRedis()
     await redis.stop()
