@@ -25,12 +25,12 @@ const reactions = async (as: Account, id: string) => (await ok(get(as, `/message
 test('one emoji is one, however it is made; text is none', async () => {
   const [a] = await people(1)
   const { id } = await say(a, await servers.dm(a, a))
-  const emojis = ['👍', '👍🏽', '❤️', '👨‍👩‍👧‍👦', '🏳️‍🌈', '🇩🇪', '🏴󠁧󠁢󠁳󠁣󠁴󠁿', '1️⃣', '👩🏿‍🤝‍👨🏻', '🫠', '☺️']
+  const emojis = ['👍', '👍🏽', '❤️', '👨‍👩‍👧‍👦', '🏳️‍🌈', '🇩🇪', '🏴󠁧󠁢󠁳󠁣󠁴󠁿', '1️⃣', '👩🏿‍🤝‍👨🏻', '🫠', '☺️', '❤️‍🔥', '🕵️‍♀️', '✌🏽']
   for (const emoji of emojis) await ok(react(a, id, emoji), ReactionList)
   expect((await reactions(a, id)).map((r) => r.emoji)).toEqual(emojis)
-  // Without its variation selector it is the same one.
-  await ok(react(a, id, '❤'), ReactionList)
-  await ok(react(a, id, '☺'), ReactionList)
+  // Without its variation selectors, or with more than it needs, it is the same one.
+  for (const emoji of ['❤', '☺', '❤\u200d🔥', '🏳\u200d🌈', '🕵\u200d♀\ufe0f', '🕵\u200d♀', '1\u20e3', '👍\ufe0f', '✌\ufe0f🏽'])
+    await ok(react(a, id, emoji), ReactionList)
   expect(await reactions(a, id)).toHaveLength(emojis.length)
   for (const emoji of [
     '',

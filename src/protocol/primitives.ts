@@ -42,18 +42,26 @@ export const content = text(1, 10_000).refine((value) => value.trim() !== '', 'm
 
 /**
  * One emoji as Unicode recommends them for interchange (RGI, UTS #51): with skin tone, joined by ZWJ, a flag, a keycap; or
- * a single pictograph that this version of the data does not know as such. A pictograph without its variation selector
- * is the same emoji as with it. No text.
+ * a single pictograph that this version of the data does not know as such. However many variation selectors it comes with,
+ * it is the same emoji, and is kept as it is recommended. No text.
  */
 export const emoji = z
   .string()
   .min(1, 'must be one emoji')
   .max(64, 'must be one emoji')
   .meta({ format: 'emoji', examples: ['👍'] })
-  .transform((value) => (rgiEmoji.test(`${value}\uFE0F`) ? `${value}\uFE0F` : value))
+  .transform(fullyQualified)
   .refine((value) => rgiEmoji.test(value) || /^\p{Extended_Pictographic}\uFE0F?$/u.test(value), 'must be one emoji')
 
 const rgiEmoji = /^\p{RGI_Emoji}$/v
+
+/** With U+FE0F after each character that would be text without it, and nowhere else: a skin tone makes an emoji of what it follows. */
+function fullyQualified(value: string): string {
+  const qualified = value
+    .replaceAll('\uFE0F', '')
+    .replace(/(?!\p{Emoji_Presentation})\p{Emoji}(?!\p{Emoji_Modifier})/gu, '$&\uFE0F')
+  return rgiEmoji.test(qualified) ? qualified : value
+}
 
 export const username = z.string().regex(/^[A-Za-z0-9_]{3,50}$/, 'must be 3 to 50 letters, digits or _')
 
