@@ -308,6 +308,7 @@ test('nobody is told who reads, writes or looks; mentions call, mine are marked 
   expect((await o!.ask({ type: 'join_chat', chat_id: id })).user_ids).toEqual([])
   await r1!.ask({ type: 'read', chat_id: id, seq })
   await r2!.waitFor('my_updated', (e) => e.chat_id === id && e.my.read_seq === seq && e.unread_count === 0)
+  await r2!.waitFor('read', (e) => e.user_id === reader.id && e.read_seq === seq && e.unread_count === 0)
   await say(owner, id, 'later')
   await x!.waitFor('new_message', (e) => e.message.content === 'later')
   // More than it takes to tell receipts.

@@ -26,7 +26,7 @@ const message = (as: Account, id: string) => ok(get(as, `/messages/${id}`), Mess
 /** What this client heard of others' cursors in a chat. */
 const receipts = (client: Client, id: string) =>
   client.events.flatMap((e): object[] =>
-    e.type === 'read' && e.chat_id === id
+    e.type === 'read' && e.chat_id === id && e.unread_count === undefined
       ? [{ read: e.read_seq, by: e.user_id, message_id: e.message_id }]
       : e.type === 'delivered' && e.chat_id === id
         ? [{ delivered: e.delivered_seq, by: e.user_id }]
@@ -109,6 +109,8 @@ test('what is read on one device is read on the others', async () => {
     const told = await device.waitFor('my_updated', (e) => e.my.read_seq === 3)
     expect([told.chat_id, told.unread_count, told.mention_count]).toEqual([id, 1, 0])
     expect(device.state.unread(id)).toBe(1)
+    const own = await device.waitFor('read', (e) => e.chat_id === id)
+    expect(own).toMatchObject({ user_id: y.id, read_seq: 3, unread_count: 1, message_id: null })
   }
 })
 

@@ -89,7 +89,7 @@ export const serverEvents = {
   ),
   read: event(
     'read',
-    'Somebody read up to here: told to the authors of what they read. `unread_count` on the reader’s own devices.',
+    'Somebody read up to here: told to the authors of what they read, and with `unread_count` and no `message_id` to the reader’s own devices, beside `my_updated`.',
     {
       chat_id: uuid,
       user_id: uuid,

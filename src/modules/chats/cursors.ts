@@ -78,7 +78,7 @@ export function createCursors(deps: ChatDeps): Cursors {
         }
         for (const row of rows) gather(row)
         if (moved.length > 0)
-          tellMine(deps, moved).catch((error: unknown) => deps.onError(error, 'own cursors could not be told'))
+          tellReaders(rows, moved).catch((error: unknown) => deps.onError(error, 'own cursors could not be told'))
       } catch (error) {
         for (const item of batch) for (const { reject } of item.done) reject(error)
         if (!isUnavailable(error)) deps.onError(error, 'cursors could not be written')
@@ -86,6 +86,19 @@ export function createCursors(deps: ChatDeps): Cursors {
     }
     // Nothing may come between the last look and this: it would wait for a run that has ended.
     running = undefined
+  }
+
+  /** The reader's own devices: `my_updated`, and `read` for clients that only want the badge. Not of which message: they have it. */
+  async function tellReaders(rows: readonly Receipt[], moved: readonly Moved[]): Promise<void> {
+    const told = await tellMine(deps, moved)
+    for (const { chat_id, user_id, read_from, read_seq, read_at } of rows) {
+      const mine = told.get(`${user_id} ${chat_id}`)
+      if (!mine || read_at === null || read_seq <= read_from) continue
+      const { unread_count } = mine
+      deps.news.pass(`user:${user_id}`, {
+        frame: frame({ type: 'read', chat_id, user_id, read_seq, last_read_at: read_at, message_id: null, unread_count }),
+      })
+    }
   }
 
   function gather(row: Receipt): void {
