@@ -5,6 +5,7 @@ import { Done } from '../src/platform/http/answers.ts'
 import type { Client } from './client/client.ts'
 import { checkChat, connect, ok, rest } from './support/check.ts'
 import { type Account, startServers, type TestServers } from './support/server.ts'
+import { createVolleys } from './support/volley.ts'
 
 /** What two people, or two devices of one, do at the same moment over two instances. */
 
@@ -130,46 +131,29 @@ test('two hundred blocks against sends under way: once a block is answered nothi
   const sender = await connect(servers, them, { at: 1 })
   const witness = await connect(servers, me, { at: 1 })
   const first = await sender.send(id, 'first')
-  const kept: string[] = ['first']
-  const refused: string[] = []
-  const note = (content: string, isSent: boolean) => (isSent ? kept : refused).push(content)
+  const { fire, checkShut, kept, refused } = createVolleys(servers, {
+    as: them,
+    sender,
+    chatId: id,
+    refusal: [403, 'not_allowed'],
+  })
   const lastSeq = async () =>
     (await db().query<{ last_seq: number }>(sql`SELECT last_seq FROM chat_counters WHERE chat_id = ${id}`))[0]!.last_seq
   for (let round = 0; round < 200; round += 1) {
-    const sends = Array.from({ length: 6 }, async (_, n) => {
-      const content = `${round}.${n}`
-      if (n % 3 === 2) await sleep(n)
-      if (n % 2) {
-        const { status } = await post(them, '/messages', { chat_id: id, content }, n > 3 ? 1 : 0)
-        expect([201, 403]).toContain(status)
-        note(content, status === 201)
-      } else {
-        await sender.send(id, content).then(
-          () => note(content, true),
-          (error: { code?: string }) => {
-            expect(error.code).toBe('not_allowed')
-            note(content, false)
-          },
-        )
-      }
-    })
+    const sends = fire(round)
     const reacting = post(them, `/messages/${first.id}/reactions`, { emoji: round % 2 ? '👍' : '👎' }, round % 2)
     await sleep(round % 4)
     await block(me, them, round % 2)
     const stands = await lastSeq()
-    const late = await Promise.all([0, 1].map((at) => post(them, '/messages', { chat_id: id, content: 'late' }, at)))
-    expect(late.map((a) => [a.status, a.body.code])).toEqual([
-      [403, 'not_allowed'],
-      [403, 'not_allowed'],
-    ])
-    await Promise.all([...sends, reacting])
+    await checkShut()
+    await Promise.all([sends, reacting])
     expect(await lastSeq()).toBe(stands)
     await unblock(me, them, (round + 1) % 2)
   }
   const rows = await db().query<{ content: string }>(
     sql`SELECT content FROM messages WHERE chat_id = ${id} AND message_type = 'text'`,
   )
-  expect(rows.map((row) => row.content).sort()).toEqual(kept.sort())
+  expect(rows.map((row) => row.content).sort()).toEqual(['first', ...kept].sort())
   expect(Math.min(kept.length, refused.length)).toBeGreaterThan(10)
   const { last_seq } = await checkChat(db(), id)
   await vi.waitFor(() => expect(witness.state.chats.get(id)?.lastSeq).toBe(last_seq), 8_000)

@@ -6,6 +6,7 @@ import { Done } from '../src/platform/http/answers.ts'
 import { ChatWithMembers, type Message } from '../src/protocol/resources.ts'
 import { checkChat, connect, heard, ok, rest } from './support/check.ts'
 import { startServers, type TestServers } from './support/server.ts'
+import { createVolleys } from './support/volley.ts'
 
 /** Sends against what else happens at the same moment. */
 
@@ -28,34 +29,18 @@ test('two hundred removals against sends: what is acknowledged is there, and not
   const id = await servers.group(owner, [out, witness])
   const seen = await connect(servers, witness, { at: 1 })
   const sender = await connect(servers, out, { at: 1 })
-  const kept: string[] = []
-  const refused: string[] = []
-  const note = (content: string, isSent: boolean) => (isSent ? kept : refused).push(content)
+  const { fire, checkShut, kept, refused } = createVolleys(servers, {
+    as: out,
+    sender,
+    chatId: id,
+    refusal: [404, 'chat_not_found'],
+  })
   for (let round = 0; round < 200; round += 1) {
-    const sends = Array.from({ length: 6 }, async (_, n) => {
-      const content = `${round}.${n}`
-      // Some of them before the removal, some at the same time, some after.
-      if (n % 3 === 2) await sleep(n)
-      if (n % 2) {
-        const { status } = await post(out, '/messages', { chat_id: id, content }, n > 3 ? 1 : 0)
-        expect([201, 404]).toContain(status)
-        note(content, status === 201)
-      } else {
-        await sender.send(id, content).then(
-          () => note(content, true),
-          (error: { code?: string }) => {
-            expect(error.code).toBe('chat_not_found')
-            note(content, false)
-          },
-        )
-      }
-    })
+    const sends = fire(round)
     await sleep(round % 4)
     await ok(remove(owner, `/chats/${id}/members/${out.id}`, round % 2), Done)
-    // After the answer, whatever arrives is refused, wherever it arrives.
-    const late = await Promise.all([0, 1].map((at) => post(out, '/messages', { chat_id: id, content: 'late' }, at)))
-    expect(late.map((a) => a.status)).toEqual([404, 404])
-    await Promise.all(sends)
+    await checkShut()
+    await sends
     expect((await post(owner, `/chats/${id}/members`, { user_ids: [out.id] })).status).toBe(200)
   }
   const rows = await db().query<{ seq: number; content: string; sender_id: string; action: string | null }>(
