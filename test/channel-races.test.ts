@@ -2,9 +2,10 @@ import { afterAll, beforeAll, expect, test, vi } from 'vitest'
 import { Invite } from '../src/modules/chats/schema.ts'
 import { sql } from '../src/platform/db/db.ts'
 import { Done } from '../src/platform/http/answers.ts'
-import { Chat, ChatWithMembers, Message } from '../src/protocol/resources.ts'
+import { Chat, type Message } from '../src/protocol/resources.ts'
 import type { Client } from './client/client.ts'
 import { compare } from './model/compare.ts'
+import { channels } from './support/channels.ts'
 import { checkChat, connect, heard, ok, rest } from './support/check.ts'
 import { type Account, startServers, type TestServers } from './support/server.ts'
 
@@ -19,14 +20,7 @@ afterAll(() => servers.close())
 const { post, patch, remove, people } = rest(() => servers)
 const db = () => servers.instances[0]!.context.db
 const check = (id: string) => checkChat(db(), id)
-const subscribe = (as: Account, id: string, at = 0) => post(as, `/channels/${id}/subscribe`, undefined, at)
-const unsubscribe = (as: Account, id: string, at = 0) => remove(as, `/channels/${id}/subscribe`, at)
-const role = (as: Account, id: string, who: Account, role: string, at = 0) =>
-  patch(as, `/chats/${id}/members/${who.id}`, { role }, at)
-const say = (as: Account, chat_id: string, content: string, at = 0) =>
-  ok(post(as, '/messages', { chat_id, content }, at), Message, 201)
-const channel = async (owner: Account, body: object = {}) =>
-  (await ok(post(owner, '/channels', { name: 'News', ...body }), ChatWithMembers, 201)).id
+const { channel, say, role, subscribe, unsubscribe } = channels(() => servers)
 const statuses = async (answers: ReturnType<typeof subscribe>[]) =>
   (await Promise.all(answers)).map(({ status, body }) => (status < 400 ? `${status}` : `${status} ${body.code}`))
 
