@@ -2,6 +2,9 @@ import { afterAll, beforeAll, expect, test } from 'vitest'
 import { type Account, startServers, type TestServers } from './support/server.ts'
 import { type Frame, Wire } from './support/wire.ts'
 
+/** What an answer says of the limit it counted in: how much there is, and what is left. */
+const told = ({ headers }: { headers: Headers }) => ['limit', 'remaining'].map((name) => headers.get(`ratelimit-${name}`))
+
 /** Ten messages a second, whichever way and whichever instance they come by. */
 
 let servers: TestServers
@@ -30,6 +33,7 @@ test('messages over REST and WebSocket of two instances count together, each use
   for (const refused of overRest.filter((a) => a.status !== 201)) {
     expect(refused).toMatchObject({ status: 429, body: { code: 'rate_limited', retry_after: expect.any(Number) } })
     expect(Number(refused.headers.get('retry-after'))).toBeGreaterThan(0)
+    expect(told(refused)).toEqual([`${points}`, '0'])
   }
   for (const refused of overSocket.filter((a) => a.type !== 'ack')) {
     expect(refused).toMatchObject({ type: 'error', code: 'rate_limited', retry_after: expect.any(Number) })
@@ -54,6 +58,9 @@ test('a forward counts once for each chat, and one to as many chats as it may na
     servers.call('POST', `/messages/${original.id}/forward`, { as: anna, at: 1, body: { chat_ids } })
   const chat_ids = await Promise.all(Array.from({ length: points + 1 }, group))
   expect((await forward(chat_ids)).status).toBe(400)
-  expect((await forward(chat_ids.slice(1))).status).toBe(201)
-  expect(await forward(chat_ids.slice(0, 1))).toMatchObject({ status: 429, body: { code: 'rate_limited' } })
+  const passed = await forward(chat_ids.slice(1))
+  expect([passed.status, ...told(passed)]).toEqual([201, `${points}`, '0'])
+  const refused = await forward(chat_ids.slice(0, 1))
+  expect(refused).toMatchObject({ status: 429, body: { code: 'rate_limited' } })
+  expect(told(refused)).toEqual([`${points}`, '0'])
 })

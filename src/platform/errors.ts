@@ -1,4 +1,5 @@
 import { type ErrorCode, errors } from '../protocol/errors.ts'
+import type { LimitState } from './limits/limits.ts'
 
 /** A refusal that the caller is told of: REST answers it with its status, WebSocket as an error frame. */
 export class AppError extends Error {
@@ -9,13 +10,19 @@ export class AppError extends Error {
   readonly details: Record<string, string> | undefined
   /** Seconds. */
   readonly retryAfter: number | undefined
+  /** Where the caller stands in the limit that refused it; only on `rate_limited`. */
+  readonly limit: LimitState | undefined
 
-  constructor(code: ErrorCode, extra: { details?: Record<string, string>; retryAfter?: number; cause?: unknown } = {}) {
+  constructor(
+    code: ErrorCode,
+    extra: { details?: Record<string, string>; retryAfter?: number; limit?: LimitState; cause?: unknown } = {},
+  ) {
     super(errors[code][1], { cause: extra.cause })
     this.code = code
     this.status = errors[code][0]
     this.details = extra.details
     this.retryAfter = extra.retryAfter
+    this.limit = extra.limit
   }
 }
 

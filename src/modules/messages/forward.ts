@@ -1,5 +1,6 @@
 import { AppError } from '../../platform/errors.ts'
 import type { Identity } from '../../platform/identity.ts'
+import type { LimitState } from '../../platform/limits/limits.ts'
 import type { Message } from '../../protocol/resources.ts'
 import { accessMessage } from './access.ts'
 import type { Send } from './batch.ts'
@@ -16,7 +17,7 @@ export async function forward(
   identity: Identity,
   messageId: string,
   { chat_ids, client_id }: { chat_ids: readonly string[]; client_id?: string | undefined },
-): Promise<Message[]> {
+): Promise<{ messages: Message[]; limit: LimitState }> {
   const { row, chat } = await accessMessage(deps.chats, identity.user_id, messageId)
   if (row.deleted_at !== null) throw new AppError('message_deleted')
   if (row.message_type === 'system' || row.message_type === 'call') throw new AppError('not_editable')
@@ -27,11 +28,12 @@ export async function forward(
   }
   const sends: Send[] = []
   const chats = new Set(chat_ids)
-  await takeMessageLimit(deps, identity.user_id, chats.size)
+  const limit = await takeMessageLimit(deps, identity.user_id, chats.size)
   for (const chat_id of chats) {
     // The same client_id serves every chat: it is unique within one.
     sends.push(await prepareSend(deps, identity, { chat_id, content: row.content, client_id, ...source }))
   }
   const written = await deps.writer.sendTogether(sends)
-  return Promise.all(written.map(async (one) => (await answer(deps, identity.user_id, one)).message))
+  const messages = await Promise.all(written.map(async (one) => (await answer(deps, identity.user_id, one)).message))
+  return { messages, limit }
 }

@@ -187,8 +187,11 @@ export function messageRoutes(app: App, deps: MessageDeps, cursors: Cursors): vo
         ]),
       },
     },
-    async ({ identity, params, body }, reply) =>
-      reply.code(201).send({ messages: await forward(deps, identity, params.id, body) }),
+    async ({ identity, params, body }, reply) => {
+      const { messages, limit } = await forward(deps, identity, params.id, body)
+      limitHeaders(reply, limit)
+      return reply.code(201).send({ messages })
+    },
   )
 
   app.post(

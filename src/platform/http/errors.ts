@@ -3,6 +3,7 @@ import type { FastifyError, FastifyReply, FastifyRequest } from 'fastify'
 import type { ErrorCode } from '../../protocol/errors.ts'
 import { asAppError } from '../db/db.ts'
 import { AppError, errorBody } from '../errors.ts'
+import { limitHeaders } from './access.ts'
 
 /** Every way in which a request can fail, in the one form of an error. Nothing of what went wrong inside is told. */
 
@@ -47,6 +48,7 @@ export function answerError(error: unknown, request: FastifyRequest, reply: Fast
   if (refusal.code === 'internal_error') request.log.error({ err: error }, 'request failed')
   else if (refusal.status >= 500) request.log.warn({ err: error }, 'request refused')
   if (refusal.status === 401) reply.header('WWW-Authenticate', challenge(refusal.code))
+  if (refusal.limit) limitHeaders(reply, refusal.limit)
   if (refusal.retryAfter !== undefined) reply.header('Retry-After', String(refusal.retryAfter))
   return (
     reply

@@ -8,7 +8,7 @@ export const seconds = (ms: number): number => Math.max(1, Math.ceil(ms / 1000))
 /** Counts a hit, or `cost` of them; throws `rate_limited` with the seconds to wait when the rule refuses it. */
 export async function takeLimit(limits: Limits, name: string, key: string, rule: LimitRule, cost = 1): Promise<LimitState> {
   const state = await limits.hit(name, key, rule, cost)
-  if (!state.allowed) throw new AppError('rate_limited', { retryAfter: seconds(state.resetMs) })
+  if (!state.allowed) throw new AppError('rate_limited', { retryAfter: seconds(state.resetMs), limit: state })
   return state
 }
 
