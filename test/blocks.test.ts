@@ -2,6 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { afterAll, beforeAll, expect, test, vi } from 'vitest'
 import { ReadAnswer } from '../src/modules/chats/schema.ts'
 import { BlockList, ContactList, RequestAnswer, RequestList } from '../src/modules/contacts/schema.ts'
+import { ReceiptList, StatusAnswer } from '../src/modules/messages/schema.ts'
 import { FoundUsers } from '../src/modules/users/schema.ts'
 import { Done } from '../src/platform/http/answers.ts'
 import { Chat, ChatWithMembers, Me, Message, UserPublic } from '../src/protocol/resources.ts'
@@ -155,6 +156,44 @@ test('a block hides and tells nothing: the other side keeps contact and chat, an
   for (const client of [mine, mineToo, fresh])
     await vi.waitFor(() => expect(kinds(client)).toEqual({ [them.id]: 'contact' }), 5_000)
   expect([await contacts(me), (await profile(them, me)).is_online]).toEqual([[them.id], true])
+})
+
+test('who blocks leaves no ticks with who is blocked, who reads on for themselves; after it they count again', async () => {
+  const [me, them] = await people(2)
+  const id = await servers.dm(me, them)
+  const [mine, theirs] = [await connect(servers, me), await connect(servers, them, { at: 1 })]
+  const unread = async (as: Account) => (await chat(as, id)).unread_count
+  const ticks = async ({ id: message }: Message) => {
+    const { status, delivered_count, read_count } = await ok(get(them, `/messages/${message}`), Message)
+    const { receipts } = await ok(get(them, `/messages/${message}/receipts`), ReceiptList)
+    return [status, delivered_count, read_count, receipts.map((r) => [r.delivered_at !== null, r.read_at !== null])]
+  }
+  await say(me, id, 'mine')
+  const before = await say(them, id, 'before')
+  await mine.ask({ type: 'delivered', chat_id: id, seq: before.seq })
+  await theirs.waitFor('delivered', (e) => e.delivered_seq === before.seq)
+  await block(me, them)
+  theirs.events.length = 0
+  const reads = { read_seq: 0, delivered_seq: before.seq }
+  for (const at of [0, 1]) {
+    expect(await ok(post(me, `/chats/${id}/read`, {}, at), ReadAnswer)).toMatchObject({ unread_count: 0, read_seq: 0 })
+    for (const status of ['delivered', 'read'])
+      expect(await ok(post(me, '/messages/status', { message_id: before.id, status }, at), StatusAnswer)).toMatchObject(reads)
+  }
+  for (const type of ['delivered', 'read']) expect(await mine.ask({ type, chat_id: id })).toMatchObject(reads)
+  expect(await ticks(before)).toEqual(['delivered', 1, 0, [[true, false]]])
+  // Who is blocked has a badge to clear.
+  expect(await unread(them)).toBe(1)
+  expect(await ok(post(them, `/chats/${id}/read`, {}), ReadAnswer)).toMatchObject({ unread_count: 0, read_seq: before.seq })
+  await mine.waitFor('read', (e) => e.user_id === them.id)
+  expect(theirs.events.filter((e) => e.type === 'read' || e.type === 'delivered')).toEqual([])
+  const fresh = await connect(servers, them)
+  for (const client of [theirs, fresh]) expect(client.state.status(id, before.seq)).toBe('delivered')
+  await unblock(me, them)
+  expect(await unread(me)).toBe(1)
+  expect(await ok(post(me, `/chats/${id}/read`, {}), ReadAnswer)).toMatchObject({ unread_count: 0, read_seq: before.seq })
+  expect(await ticks(before)).toEqual(['read', 1, 1, [[true, true]]])
+  for (const client of [theirs, fresh]) await client.waitFor('read', (e) => e.user_id === me.id)
 })
 
 test('a request of somebody who is blocked then is out of sight, and comes back; what they ask meanwhile is what it was', async () => {

@@ -8,7 +8,8 @@ import { type Moved, tellMine } from './mine.ts'
 /**
  * Read and delivered cursors. They only grow, whatever order they arrive in, and never pass the chat's last seq. Many
  * are written in one statement, rows in the order of their keys; peers are told once in a while, and only those who
- * wrote what was read.
+ * wrote what was read. Of who blocks the other of a direct chat they stay as they are, and count again from there after it:
+ * what the other wrote is not unread meanwhile.
  */
 export interface CursorMove {
   chat_id: string
@@ -208,13 +209,17 @@ async function recordMoves(tx: Queryable, rows: readonly Receipt[]): Promise<voi
 async function write(tx: Queryable, batch: readonly Waiting[]): Promise<{ rows: Receipt[]; moved: Moved[] }> {
   const rows = await tx.query<Receipt>(sql`
     WITH wanted AS (
-      SELECT t.chat_id, t.user_id, c.type = 'channel' AS is_channel, least(t.read, k.last_seq) AS read,
+      SELECT t.chat_id, t.user_id, c.type = 'channel' AS is_channel, least(t.read, n.last_seq) AS read,
         -- What reached ten thousand subscribers is of no use to anybody: in channels it moves with reading alone.
-        least(CASE WHEN c.type = 'channel' THEN t.read ELSE greatest(t.read, t.delivered) END, k.last_seq) AS delivered
+        least(CASE WHEN c.type = 'channel' THEN t.read ELSE greatest(t.read, t.delivered) END, n.last_seq) AS delivered
       FROM unnest(${batch.map((b) => b.chat_id)}::uuid[], ${batch.map((b) => b.user_id)}::uuid[],
         ${batch.map((b) => b.read)}::bigint[], ${batch.map((b) => b.delivered)}::bigint[]) AS t(chat_id, user_id, read, delivered)
       JOIN chat_counters k ON k.chat_id = t.chat_id
       JOIN chats c ON c.id = t.chat_id AND c.deleted_at IS NULL
+      -- Who blocks the other of a direct chat stays where they were: their ticks would say that they are there.
+      CROSS JOIN LATERAL (SELECT CASE WHEN c.type = 'dm' AND EXISTS (
+        SELECT 1 FROM chat_members p JOIN relations r ON r.user_id = t.user_id AND r.other_id = p.user_id AND r.blocked
+        WHERE p.chat_id = t.chat_id) THEN 0 ELSE k.last_seq END AS last_seq) AS n
     ), locked AS (
       SELECT m.chat_id, m.user_id, m.read_seq, m.delivered_seq, m.read_at, w.read, w.delivered, w.is_channel, w.is_channel AND m.role = 'subscriber' AS is_view
       FROM chat_members m JOIN wanted w ON w.chat_id = m.chat_id AND w.user_id = m.user_id
