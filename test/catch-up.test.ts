@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, expect, test, vi } from 'vitest'
 import { stamps } from './support/check.ts'
-import { startServers, type TestServers } from './support/server.ts'
+import { type Account, startServers, type TestServers } from './support/server.ts'
 
 let servers: TestServers
 beforeAll(async () => {
@@ -39,6 +39,37 @@ test('what was never told is read in one go, each event following on from the on
     known = version
   }
   client.close()
+})
+
+/** How somebody who is not told of it comes to be no member any more. */
+const endings: [string, 'group' | 'channel', (chat: string, member: Account, owner: Account) => [string, string, Account]][] = [
+  ['leaves a group', 'group', (chat, member) => ['POST', `/chats/${chat}/leave`, member]],
+  ['is removed from a group', 'group', (chat, { id }, owner) => ['DELETE', `/chats/${chat}/members/${id}`, owner]],
+  ['has their group deleted', 'group', (chat, _, owner) => ['DELETE', `/chats/${chat}`, owner]],
+  ['leaves a channel', 'channel', (chat, member) => ['DELETE', `/channels/${chat}/subscribe`, member]],
+  ['is removed from a channel', 'channel', (chat, { id }, owner) => ['DELETE', `/chats/${chat}/members/${id}`, owner]],
+  ['has their channel deleted', 'channel', (chat, _, owner) => ['DELETE', `/chats/${chat}`, owner]],
+]
+
+test.each(endings)('who %s, and nobody could say so, is not listening any more once it is found', async (_, type, end) => {
+  const [anna, ben, carl] = await Promise.all(['anna', 'ben', 'carl'].map((name) => servers.register(name)))
+  const isChannel = type === 'channel'
+  const made = isChannel
+    ? servers.call<{ id: string }>('POST', '/channels', { as: anna!, body: { name: 'News' } }).then(({ body }) => body.id)
+    : servers.group(anna!, [ben!, carl!])
+  const chat = await made
+  if (isChannel) for (const as of [ben!, carl!]) await servers.call('POST', `/channels/${chat}/subscribe`, { as })
+  const [out, stays] = [await servers.connect(ben!), await servers.connect(carl!)]
+  const { hub } = servers.instances[0]!.server
+  const [method, path, as] = end(chat, ben!, anna!)
+  await untold(async () => expect((await servers.call(method, path, { as })).status).toBeLessThan(300))
+  expect(hub.hears(ben!.id, chat)).toBe(true)
+  await hub.sweep(true)
+  await out.waitFor('chat_removed', (e) => e.chat_id === chat)
+  await vi.waitFor(() => expect(hub.hears(ben!.id, chat)).toBe(false), 5_000)
+  const { status } = await servers.call('POST', '/messages', { as: anna!, body: { chat_id: chat, content: 'not for them' } })
+  if (status === 201) await stays.waitFor('new_message', (e) => e.message.content === 'not for them')
+  expect(out.events.filter((e) => e.type === 'new_message' && e.message.content === 'not for them')).toEqual([])
 })
 
 test('a reaction of mine that was never told is mine on my other devices, and another’s is not', async () => {
