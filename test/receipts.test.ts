@@ -1,6 +1,8 @@
+import { setTimeout as sleep } from 'node:timers/promises'
 import { afterAll, beforeAll, expect, test, vi } from 'vitest'
 import { ReadAnswer } from '../src/modules/chats/schema.ts'
 import { StatusAnswer } from '../src/modules/messages/schema.ts'
+import { sql } from '../src/platform/db/db.ts'
 import { ChatWithMembers, Message } from '../src/protocol/resources.ts'
 import type { Client } from './client/client.ts'
 import { connect, nobody, ok, refusal, rest } from './support/check.ts'
@@ -33,7 +35,7 @@ const receipts = (client: Client, id: string) =>
         : [],
   )
 /** Longer than receipts are gathered, and passed on. */
-const quiet = () => new Promise((resolve) => setTimeout(resolve, 900))
+const quiet = () => sleep(900)
 
 test('cursors go forward, as far as there are messages', async () => {
   const [x, y, stranger] = await people(3)
@@ -183,4 +185,44 @@ test('reading while messages come: the count is always that of what comes after 
     expect(moves).toEqual(moves.toSorted((a, b) => a - b))
   }
   await vi.waitFor(() => expect(writer.state.chats.get(id)?.cursors.get(y.id)?.read_seq).toBe(my.read_seq), 5_000)
+})
+
+test('two devices mark the same chat at once, forwards and backwards: the furthest stands, and nobody ever sees it go back', async () => {
+  const [x, y] = await people(2)
+  const id = await servers.dm(x, y)
+  const writer = await connect(servers, x)
+  const devices = await Promise.all([0, 1].map((at) => connect(servers, y, { at })))
+  const { db } = servers.instances[0]!.context
+  const waiting = async () =>
+    (await db.query(sql`SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'`)).length
+  const rounds = 20
+  for (let n = 0; n < rounds; n += 1) await writer.send(id, 'x')
+  let stands = 0
+  for (let round = 1; round <= rounds; round += 1) {
+    const near = [round, Math.max(0, round - 3)]
+    const far = [round - 1, Math.max(0, round - 2)]
+    const seqs = round % 3 ? [...near, ...far] : [...far, ...near]
+    const move = async (seq: number, n: number) => {
+      if (n % 2 === round % 2) return (await devices[n >> 1]!.ask({ type: 'read', chat_id: id, seq })).read_seq as number
+      return (await ok(post(y, `/chats/${id}/read`, { seq }, n >> 1), ReadAnswer)).read_seq
+    }
+    // Both instances wait for the same row, and are let go at the same moment.
+    const { moves } = await db.transaction(async (tx) => {
+      await tx.query(sql`SELECT 1 FROM chat_members WHERE chat_id = ${id} AND user_id = ${y.id} FOR UPDATE`)
+      const moves = seqs.map(move)
+      await vi.waitFor(async () => expect(await waiting()).toBe(2), { timeout: 5_000, interval: 5 })
+      return { moves }
+    })
+    for (const [n, read_seq] of (await Promise.all(moves)).entries()) expect(read_seq).toBeGreaterThanOrEqual(seqs[n]!)
+    const { my, unread_count } = await view(y, id)
+    expect(my.read_seq).toBeGreaterThanOrEqual(stands)
+    expect([my.read_seq, unread_count]).toEqual([round, rounds - round])
+    stands = my.read_seq
+  }
+  for (const device of devices) {
+    await vi.waitFor(() => expect([device.state.unread(id), device.state.chats.get(id)?.my.read_seq]).toEqual([0, rounds]), 5_000)
+    const told = device.events.flatMap((e) => (e.type === 'my_updated' ? [e.my.read_seq] : []))
+    expect(told).toEqual(told.toSorted((a, b) => a - b))
+  }
+  await vi.waitFor(() => expect(writer.state.chats.get(id)?.cursors.get(y.id)?.read_seq).toBe(rounds), 5_000)
 })
