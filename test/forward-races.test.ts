@@ -2,10 +2,11 @@ import { randomUUID } from 'node:crypto'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { afterAll, beforeAll, expect, test, vi } from 'vitest'
 import { Forwarded } from '../src/modules/messages/schema.ts'
-import { type Sql, sql } from '../src/platform/db/db.ts'
+import { sql } from '../src/platform/db/db.ts'
 import { Done } from '../src/platform/http/answers.ts'
 import { Message } from '../src/protocol/resources.ts'
 import { checkChat, connect, ok, rest } from './support/check.ts'
+import { loseDatabase } from './support/lose-database.ts'
 import { type Account, startServers, type TestServers } from './support/server.ts'
 
 /** A forward to several chats reaches all of them or none, once, whatever else happens at the same moment. */
@@ -83,33 +84,11 @@ test('the same forward and a plain send under its client_id at once, over both i
   }
 })
 
-/** The next batch of instance 0 meets a database that is lost, and stays away for three questions more. */
-function loseDatabase(onBatch: (batch: Sql) => Promise<unknown>) {
-  const { query } = db()
-  const lost = () => Object.assign(new Error('the connection was lost (by the test)'), { code: '08006' })
-  const state = { isLost: false, refused: 0 }
-  db().query = async <Row extends object>(statement: Sql): Promise<Row[]> => {
-    if (state.isLost && state.refused < 3) {
-      state.refused += 1
-      throw lost()
-    }
-    if (state.isLost || !statement.text.includes('WITH expected AS')) return query<Row>(statement)
-    await onBatch(statement)
-    state.isLost = true
-    throw lost()
-  }
-  return Object.assign(state, {
-    restore: () => {
-      db().query = query
-    },
-  })
-}
-
 test('a database that is lost before the commit, and stays away for a while: the forward waits, and is there once', async () => {
   const [x, y] = await people(2)
   const chats = [await servers.dm(x, y), await servers.group(x, [y])]
   const { id } = await say(x, await servers.dm(x, x), 'pass it on')
-  const database = loseDatabase(async () => {})
+  const database = loseDatabase(db(), async () => {})
   const client_id = randomUUID()
   try {
     const { messages } = await ok(post(x, `/messages/${id}/forward`, { chat_ids: chats, client_id }), Forwarded, 201)
@@ -132,7 +111,7 @@ test('a commit whose answer is lost: it is found and told, and answered though i
   // Told, not found by looking.
   for (const { server } of servers.instances) server.hub.sweep = async () => {}
   const { query } = db()
-  const database = loseDatabase(async (batch) => {
+  const database = loseDatabase(db(), async (batch) => {
     await query(batch)
     await ok(remove(y, `/chats/${chats[1]}/members/${x.id}`, 1), Done)
   })

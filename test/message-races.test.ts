@@ -5,6 +5,7 @@ import { sql } from '../src/platform/db/db.ts'
 import { Done } from '../src/platform/http/answers.ts'
 import { ChatWithMembers, type Message } from '../src/protocol/resources.ts'
 import { checkChat, connect, heard, ok, rest } from './support/check.ts'
+import { loseDatabase } from './support/lose-database.ts'
 import { startServers, type TestServers } from './support/server.ts'
 import { createVolleys } from './support/volley.ts'
 
@@ -162,6 +163,53 @@ test('a send and its repetitions at once over both instances, among others: one 
     expect((await Promise.all(others)).map((a) => a.status)).toEqual([201, 201, 201, 201])
   }
   expect((await checkChat(db(), id)).last_seq).toBe(100)
+})
+
+test('what was committed and told by nobody is told by its repetition, and by who finds it after a lost answer', async () => {
+  const [x, y] = await people(2)
+  const id = await servers.dm(x, y)
+  const device = await connect(servers, y, { at: 1 })
+  const { hub } = servers.instances[0]!.server
+  const { sweep } = servers.instances[1]!.server.hub
+  // Told, not found by looking.
+  servers.instances[1]!.server.hub.sweep = async () => {}
+  const body = { chat_id: id, content: 'once', client_id: crypto.randomUUID() }
+  const { tell } = hub
+  hub.tell = () => {}
+  expect((await post(x, '/messages', body)).status).toBe(201)
+  hub.tell = tell
+  expect((await post(x, '/messages', body)).status).toBe(200)
+  await device.waitFor('new_message', (e) => e.message.content === 'once')
+  const { query } = db()
+  const database = loseDatabase(db(), (batch) => query(batch))
+  try {
+    expect((await post(x, '/messages', { chat_id: id, content: 'twice' })).status).toBe(201)
+  } finally {
+    database.restore()
+  }
+  expect(database.refused).toBe(3)
+  await device.waitFor('new_message', (e) => e.message.content === 'twice')
+  servers.instances[1]!.server.hub.sweep = sweep
+  expect(heard(device, id)).toEqual(['once', 'twice'])
+  expect((await checkChat(db(), id)).last_seq).toBe(2)
+})
+
+test('a chat whose lock is held keeps waiting what is sent to it, and nothing that is sent beside it', async () => {
+  const [x, y] = await people(2)
+  const [busy, ...free] = await Promise.all([servers.dm(x, y), ...Array.from({ length: 4 }, () => servers.group(x, [y]))])
+  const say = async (chat_id: string) => (await post(x, '/messages', { chat_id, content: 'x' })).status
+  for (let round = 0; round < 10; round += 1) {
+    let answered = 0
+    const { waiting } = await db().transaction(async (tx) => {
+      await tx.query(sql`SELECT 1 FROM chat_counters WHERE chat_id = ${busy} FOR UPDATE`)
+      const waiting = [busy, busy].map((id) => say(id!).finally(() => (answered += 1)))
+      expect(await Promise.all(free.map(say))).toEqual(free.map(() => 201))
+      expect(answered).toBe(0)
+      return { waiting }
+    })
+    expect(await Promise.all(waiting)).toEqual([201, 201])
+  }
+  for (const id of [busy, ...free]) await checkChat(db(), id)
 })
 
 test('sends while the group is deleted, and while the direct chat is: gone is what came before, and nothing else', async () => {
