@@ -84,6 +84,26 @@ test('the same forward and a plain send under its client_id at once, over both i
   }
 })
 
+test('a forward that waits for a busy chat holds up nobody in the others', async () => {
+  const [x, y] = await people(2)
+  // In the order in which locks are taken, the busy one is neither first nor last.
+  const chats = [await servers.group(x, [y]), await servers.group(x, [y]), await servers.group(x, [y])]
+  const [first, busy, last] = chats as [string, string, string]
+  const { id } = await say(x, await servers.dm(x, x), 'pass it on')
+  const waiting = async () =>
+    (await db().query(sql`SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'`)).length
+  const { forward } = await db().transaction(async (tx) => {
+    await tx.query(sql`SELECT 1 FROM chat_counters WHERE chat_id = ${busy} FOR UPDATE`)
+    const forward = ok(post(x, `/messages/${id}/forward`, { chat_ids: chats }), Forwarded, 201)
+    await vi.waitFor(async () => expect(await waiting()).toBe(1), 5_000)
+    for (const chat of [first, last]) await say(y, chat)
+    return { forward }
+  })
+  expect((await forward).messages.map((m) => m.seq)).toEqual(
+    await Promise.all(chats.map(async (chat) => (await checkChat(db(), chat)).last_seq)),
+  )
+})
+
 test('a database that is lost before the commit, and stays away for a while: the forward waits, and is there once', async () => {
   const [x, y] = await people(2)
   const chats = [await servers.dm(x, y), await servers.group(x, [y])]
