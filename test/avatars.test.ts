@@ -108,7 +108,16 @@ test('what is no picture is refused, and leaves nothing', async () => {
     [undefined, '415 unsupported_media_type'],
   ] as const)
     expect(await refusal(put(anna, '/users/me/avatar', body))).toBe(why)
-  for (const name of ['x.webp', '..%2f..%2fx.webp', `${'0'.repeat(36)}.svg`])
+  // What is no form, or ends before its end.
+  for (const [type, body] of [
+    ['multipart/form-data', 'x'],
+    ['multipart/form-data; boundary=b', '--b\r\nContent-Disposition: form-data; name="file"; filename="x"\r\n\r\n'],
+  ] as const) {
+    const headers = { authorization: `Bearer ${anna.token}`, 'content-type': type }
+    const answer = await fetch(`${servers.instances[0]!.url}/api/v1/users/me/avatar`, { method: 'PUT', headers, body })
+    expect([answer.status, await answer.json()]).toEqual([400, expect.objectContaining({ code: 'malformed_body' })])
+  }
+  for (const name of ['x.webp', '..%2f..%2fx.webp', `${'0'.repeat(36)}.svg`, `${'0'.repeat(36)}.webp`, `${'-'.repeat(36)}.webp`])
     expect(await seen(anna, `/api/v1/media/uploads/2026/01/01/${name}`)).toBe(400)
   await ok(remove(anna, '/users/me/avatar'), Me)
   await sweep()

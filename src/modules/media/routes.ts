@@ -15,9 +15,19 @@ const uploading = ['unsupported_media_type', 'invalid_image', 'body_too_large', 
 const managing = ['chat_not_found', 'forbidden', 'not_a_group'] as const
 const description = 'JPEG, PNG, GIF or WebP of at most 10 MiB, made a square of 512 and one of 128 pixels, without metadata.'
 
-/** The one file of a form, whole. Rejects with `unsupported_media_type`, `invalid_input`, `body_too_large`. */
+/** The one file of a form, whole. Rejects with `unsupported_media_type`, `malformed_body`, `invalid_input`, `body_too_large`. */
 async function fileOf(request: FastifyRequest): Promise<Buffer> {
   if (!request.isMultipart()) throw new AppError('unsupported_media_type')
+  try {
+    return await readFile(request)
+  } catch (error) {
+    // What the parser has against a form that is none has no status of its own.
+    if (error instanceof AppError || (error as { statusCode?: number }).statusCode !== undefined) throw error
+    throw new AppError('malformed_body', { cause: error })
+  }
+}
+
+async function readFile(request: FastifyRequest): Promise<Buffer> {
   const part = await request.file()
   if (part?.fieldname !== 'file') throw new AppError('invalid_input', { details: { file: 'must be a file' } })
   const bytes = await part.toBuffer()

@@ -7,7 +7,7 @@ export const FilePath = z.strictObject({
   year: z.string().regex(/^\d{4}$/, 'must be a year'),
   month: z.string().regex(/^\d\d$/, 'must be a month'),
   day: z.string().regex(/^\d\d$/, 'must be a day'),
-  name: z.string().regex(/^[0-9a-f-]{36}\.webp$/, 'must be the name of a file'),
+  name: z.string().regex(/^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\.webp$/, 'must be the name of a file'),
 })
 
 export const FileQuery = z
