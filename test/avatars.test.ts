@@ -2,6 +2,7 @@ import { readdir, readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import sharp from 'sharp'
 import { afterAll, beforeAll, expect, test, vi } from 'vitest'
+import { Invite, InvitePreview } from '../src/modules/chats/schema.ts'
 import { sweepAvatars } from '../src/modules/media/index.ts'
 import { sql } from '../src/platform/db/db.ts'
 import { createDiskStorage } from '../src/platform/storage.ts'
@@ -174,7 +175,11 @@ test('a public channel shows its picture to all, a private one to its readers, a
   const { avatar_url } = await ok(put(owner, `/chats/${id}/avatar`, await pictureForm()), Chat)
   expect(await seen(reader, avatar_url!)).toBe(200)
   expect(await refusal(put(reader, `/chats/${id}/avatar`, await pictureForm()))).toBe('403 forbidden')
+  const { code } = await ok(post(owner, `/chats/${id}/invites`), Invite, 201)
+  const behindLink = async (as: Account) => (await ok(get(as, `/invites/${code}`), InvitePreview)).avatar_url
+  expect(await behindLink(reader)).toBe(avatar_url)
   await patch(owner, `/chats/${id}`, { is_public: false })
+  expect([await behindLink(reader), await behindLink(owner)]).toEqual([null, avatar_url])
   expect([await seen(reader, avatar_url!), await seen(owner, avatar_url!)]).toEqual([404, 200])
   await remove(owner, `/chats/${id}`)
   expect(await seen(owner, avatar_url!)).toBe(404)

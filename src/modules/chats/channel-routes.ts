@@ -155,11 +155,7 @@ export function channelRoutes(app: App, deps: ChatDeps, publicUrl: string | unde
         response: answers({ 200: schema.InvitePreview }, ['invite_not_found']),
       },
     },
-    async ({ identity, params }) => ({
-      code: params.code,
-      avatar_url: null,
-      ...(await previewInvite(deps, identity.user_id, params.code)),
-    }),
+    async ({ identity, params }) => ({ code: params.code, ...(await previewInvite(deps, identity.user_id, params.code)) }),
   )
 
   app.post(

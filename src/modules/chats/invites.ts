@@ -132,6 +132,7 @@ export interface Preview {
   type: 'group' | 'channel'
   name: string | null
   description: string
+  avatar_url: string | null
   member_count: number
   /** Null for whoever is not in. */
   chat_id: string | null
@@ -140,7 +141,9 @@ export interface Preview {
 /** What somebody with a link sees before they come in. Keys of chat_invites and chat_members. */
 export async function previewInvite(deps: ChatDeps, userId: string, code: string): Promise<Preview> {
   const [row] = await deps.db.query<Preview>(sql`
-    SELECT c.type, c.name, c.description, k.member_count, m.chat_id
+    SELECT c.type, c.name, c.description, k.member_count, m.chat_id,
+      -- A picture is for those who may see the chat.
+      CASE WHEN c.is_public OR m.chat_id IS NOT NULL THEN c.avatar->>'url' END AS avatar_url
     FROM chat_invites i JOIN chats c ON c.id = i.chat_id AND c.deleted_at IS NULL JOIN chat_counters k ON k.chat_id = i.chat_id
     LEFT JOIN chat_members m ON m.chat_id = i.chat_id AND m.user_id = ${userId} AND m.left_at IS NULL
     WHERE i.code = ${code} AND (m.chat_id IS NOT NULL OR (${isLive}))`)

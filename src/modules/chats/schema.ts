@@ -103,7 +103,7 @@ export const InvitePreview = z
     type: z.enum(['group', 'channel']),
     name: z.string().nullable(),
     description: z.string(),
-    avatar_url: z.string().nullable(),
+    avatar_url: z.string().nullable().describe('Of a public channel, and where I am in already; others may not see it'),
     member_count: counter,
     chat_id: uuid.nullable().describe('Where I am in already'),
   })
