@@ -1,4 +1,5 @@
 import { afterAll, beforeAll, expect, test, vi } from 'vitest'
+import { createMemoryPresence } from '../src/platform/presence/memory.ts'
 import { stamps } from './support/check.ts'
 import { type Account, startServers, type TestServers } from './support/server.ts'
 
@@ -153,4 +154,30 @@ test('a chat taken out of the archive by a message is out of it on a live device
   await client.waitFor('new_message')
   expect(client.state.chats.get(chat)?.my.archived).toBe(false)
   client.close()
+})
+
+test('what an instance that is gone has told nobody is looked for at once, not when its turn comes', async () => {
+  const presence = createMemoryPresence()
+  const { onInstanceGone } = presence
+  let gone = () => {}
+  presence.onInstanceGone = (handler) => {
+    gone = handler
+    onInstanceGone(handler)
+  }
+  const alone = await startServers({ overrides: () => ({ presence }) })
+  const [anna, ben] = [await alone.register('anna'), await alone.register('ben')]
+  const chat = await alone.dm(anna, ben)
+  const client = await alone.connect(ben)
+  const { hub } = alone.instances[0]!.server
+  const sweep = hub.sweep.bind(hub)
+  // The sweep that goes round would find it, too.
+  hub.sweep = async (everything) => (everything ? sweep(true) : undefined)
+  const { tell } = hub
+  hub.tell = () => {}
+  await alone.call('POST', '/messages', { as: anna, body: { chat_id: chat, content: 'told by nobody' } })
+  hub.tell = tell
+  gone()
+  await client.waitFor('new_message', (e) => e.message.content === 'told by nobody')
+  await alone.close()
+  await presence.close()
 })

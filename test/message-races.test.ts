@@ -212,6 +212,26 @@ test('a chat whose lock is held keeps waiting what is sent to it, and nothing th
   for (const id of [busy, ...free]) await checkChat(db(), id)
 })
 
+test('what waits for a chat whose lock is held keeps its order, whatever comes after it', async () => {
+  const [x, y] = await people(2)
+  const id = await servers.dm(x, y)
+  const device = await connect(servers, x)
+  for (let round = 0; round < 10; round += 1) {
+    const { sends } = await db().transaction(async (tx) => {
+      await tx.query(sql`SELECT 1 FROM chat_counters WHERE chat_id = ${id} FOR UPDATE`)
+      const sends: Promise<Message>[] = []
+      // Some of them come while the first ones are found to have to wait.
+      for (let n = 0; n < 30; n += 1) {
+        sends.push(device.send(id, `${n}`))
+        await new Promise((resolve) => setImmediate(resolve))
+      }
+      return { sends }
+    })
+    const seqs = (await Promise.all(sends)).map(({ seq }) => seq)
+    expect(seqs).toEqual(seqs.map((_, n) => seqs[0]! + n))
+  }
+})
+
 test('sends while the group is deleted, and while the direct chat is: gone is what came before, and nothing else', async () => {
   const [x, y] = await people(2)
   const device = await connect(servers, y, { at: 1 })
