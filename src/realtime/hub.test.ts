@@ -122,6 +122,18 @@ describe('who comes', () => {
     expect(numbers).toEqual(numbers.map((_, n) => numbers[0]! + n))
   })
 
+  test('hears nothing that was there before them, however late it is told here', async () => {
+    const db = stored()
+    const { hub, heard, peer } = instance(db)
+    await hub.join(peer)
+    commit(db, undefined, event(2), event(3))
+    const late: string[] = []
+    await hub.join({ ...peer, userId: 'w', send: (frame) => late.push(frame.subarray(2).toString()) })
+    commit(db, hub, event(4))
+    await vi.waitFor(() => expect(heard).toEqual(['2', '3', '4']))
+    expect(late).toEqual(['4'])
+  })
+
   test('and goes at once leaves nothing behind', async () => {
     const { hub, heard, peer } = instance(stored())
     const joined = hub.join(peer)
