@@ -105,6 +105,20 @@ test('who goes away while a chat is being put on their screen has it on none', a
   expect((await b.ask({ type: 'join_chat', chat_id: chat })).user_ids).toEqual([ben.id])
 })
 
+test('a connection has twenty chats on its screen, and no more', async () => {
+  const [anna] = (await people('anna')) as [Account]
+  const chats = await Promise.all(Array.from({ length: 21 }, () => servers.group(anna, [])))
+  const a = await open(anna)
+  const join = (chat_id: string) => a.ask({ type: 'join_chat', chat_id })
+  for (const chat of chats.slice(0, 20)) expect(await join(chat)).toMatchObject({ type: 'ack' })
+  const last = chats[20]!
+  expect(await join(last)).toMatchObject({ code: 'invalid_input', details: { chat_id: expect.any(String) } })
+  // One that is there already is none more; one that is left makes room.
+  expect(await join(chats[19]!)).toMatchObject({ type: 'ack', user_ids: [anna.id] })
+  expect(await a.ask({ type: 'leave_chat', chat_id: chats[0]! })).toMatchObject({ type: 'ack' })
+  expect(await join(last)).toMatchObject({ type: 'ack', user_ids: [anna.id] })
+})
+
 test('a hundred sends without waiting keep their order, over REST and WebSocket of others in between', async () => {
   const [anna, ben] = (await people('anna', 'ben')) as [Account, Account]
   const chat = await servers.dm(anna, ben)
