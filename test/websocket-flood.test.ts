@@ -61,6 +61,30 @@ test.each([
   socket.destroy()
 })
 
+test('of a flood of frames behind one that takes its time only so many are taken in, and all are answered in the end', async () => {
+  const account = await open.register()
+  const chat_id = await open.group(account, [])
+  const wire = new Wire(open.instances[0]!.url, `/ws?token=${account.token}`)
+  await wire.type('user_chats')
+  const { db } = open.instances[0]!.context
+  const { query } = db
+  const { promise: free, resolve: letGo } = Promise.withResolvers<void>()
+  db.query = (statement) => free.then(() => query(statement))
+  const count = 700
+  try {
+    wire.send({ type: 'join_chat', chat_id })
+    for (let n = 0; n < count; n += 1) wire.send({ type: 'nothing', id: `${n}`, pad: 'x'.repeat(60_000) })
+    // Long enough to take in all 42 MB; what the kernel holds on the way is less than half of it.
+    await sleep(2_000)
+    expect(wire.socket.bufferedAmount).toBeGreaterThan(5_000_000)
+  } finally {
+    db.query = query
+    letGo()
+  }
+  await until(() => wire.frames.filter((frame) => frame.type === 'error').length === count, 'all are answered', 40_000)
+  wire.end()
+})
+
 test('a ping is answered with what it carried', async () => {
   const { token } = await open.register()
   const wire = new Wire(open.instances[0]!.url, `/ws?token=${token}`)

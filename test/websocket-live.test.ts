@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { afterAll, afterEach, beforeAll, expect, test } from 'vitest'
-import { sql } from '../src/platform/db/db.ts'
+import { type Sql, sql } from '../src/platform/db/db.ts'
 import { type Account, startServers, type TestServers } from './support/server.ts'
 import { type Frame, until, Wire } from './support/wire.ts'
 
@@ -103,6 +103,34 @@ test('who goes away while a chat is being put on their screen has it on none', a
   await stays.ask({ type: 'join_chat', chat_id: chat })
   await stays.ask({ type: 'leave_chat', chat_id: chat })
   expect((await b.ask({ type: 'join_chat', chat_id: chat })).user_ids).toEqual([ben.id])
+})
+
+test('a session that ends while its connection is let in has none', async () => {
+  const anna = await servers.register('anna')
+  const ending = await servers.login(anna)
+  const witness = await open(anna, 1)
+  const { db } = servers.instances[1]!.context
+  const { query } = db
+  const { promise: arrived, resolve: arrive } = Promise.withResolvers<void>()
+  const { promise: free, resolve: letGo } = Promise.withResolvers<void>()
+  db.query = async <Row extends object>(statement: Sql) => {
+    const rows = await query<Row>(statement)
+    if (statement.text.includes('FROM sessions s JOIN users')) {
+      db.query = query
+      arrive()
+      await free
+    }
+    return rows
+  }
+  const late = new Wire(servers.instances[1]!.url, `/ws?token=${ending.token}`)
+  wires.push(late)
+  await arrived
+  // It was seen alive. The news of its end come before the connection is known to be its own.
+  for (const as of [ending, anna]) expect((await servers.call('POST', '/auth/logout', { as })).status).toBe(200)
+  expect(await witness.closed()).toBe(4001)
+  letGo()
+  expect(await late.closed()).toBe(4001)
+  expect(ofType(late, 'ready')).toEqual([])
 })
 
 test('a connection has twenty chats on its screen, and no more', async () => {
