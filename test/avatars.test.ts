@@ -1,5 +1,7 @@
 import { readdir, readFile } from 'node:fs/promises'
+import { connect as connectTcp } from 'node:net'
 import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
 import sharp from 'sharp'
 import { afterAll, beforeAll, expect, test, vi } from 'vitest'
 import { Invite, InvitePreview } from '../src/modules/chats/schema.ts'
@@ -99,7 +101,7 @@ test('what is no picture is refused, and leaves nothing', async () => {
     [fileForm('%PDF-1.7 hello'), '415 unsupported_media_type'],
     [fileForm(await colour('red').tiff().toBuffer()), '415 unsupported_media_type'],
     [fileForm(await colour('red').avif().toBuffer()), '415 unsupported_media_type'],
-    [fileForm(''), '400 invalid_image'],
+    [fileForm(''), '415 unsupported_media_type'],
     [fileForm(jpeg.subarray(0, jpeg.length / 2)), '400 invalid_image'],
     [fileForm(huge), '400 invalid_image'],
     [fileForm(Buffer.alloc(10 * 2 ** 20 + 1)), '413 body_too_large'],
@@ -130,6 +132,37 @@ test('what is no picture is refused, and leaves nothing', async () => {
     await colour('red').gif().toBuffer(),
   ])
     await mine(anna, bytes)
+})
+
+test('what is too large is answered, and cut off if it goes on all the same', async () => {
+  const [anna] = await people(1)
+  const { hostname, port } = new URL(servers.instances[0]!.url)
+  const head = `PUT /api/v1/users/me/avatar HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer ${anna.token}\r\nContent-Type: multipart/form-data; boundary=b\r\n`
+  const part = '--b\r\nContent-Disposition: form-data; name="file"; filename="x"\r\n\r\n'
+  const block = Buffer.alloc(1_000_000, 'x')
+  for (const announced of [true, false]) {
+    const socket = connectTcp(Number(port), hostname)
+    let heard = ''
+    socket.on('data', (data) => {
+      heard += data
+    })
+    // Cut while we write: that is the point.
+    socket.on('error', () => {})
+    const closed = new Promise<void>((resolve) => socket.once('close', () => resolve()))
+    socket.write(`${head}${announced ? 'Content-Length: 1000000000000' : 'Transfer-Encoding: chunked'}\r\n\r\n`)
+    const send = (bytes: Buffer | string) =>
+      announced
+        ? socket.write(bytes)
+        : socket.write(Buffer.concat([Buffer.from(`${bytes.length.toString(16)}\r\n`), Buffer.from(bytes), Buffer.from('\r\n')]))
+    send(part)
+    // It would never end.
+    while (!socket.closed) {
+      if (socket.writableLength < 2 * block.length) send(block)
+      await sleep(2)
+    }
+    await closed
+    expect(heard).toMatch(/^HTTP\/1.1 413 /)
+  }
 })
 
 test('the picture of a group: owner and admins set it, members see it, and nobody else', async () => {

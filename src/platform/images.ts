@@ -22,14 +22,14 @@ export const squares = { large: 512, small: 128 } as const
 export type SquareSize = keyof typeof squares
 
 /**
- * The picture as a square in two sizes, WebP without metadata, turned as the camera was held; of an animation the first
+ * The picture in this file as a square in two sizes, WebP without metadata, turned as the camera was held; of an animation the first
  * frame. Rejects with `unsupported_media_type` for what is no JPEG, PNG, GIF or WebP by its bytes, `invalid_image` for one
  * that is broken or has more than 50 megapixels, and `overloaded`.
  */
-export function squareImages(bytes: Buffer): Promise<Record<SquareSize, Buffer>> {
+export function squareImages(file: string): Promise<Record<SquareSize, Buffer>> {
   return inTurn(async () => {
     try {
-      const picture = sharp(bytes, { limitInputPixels: maxPixels, failOn: 'error', pages: 1 }).autoOrient()
+      const picture = sharp(file, { limitInputPixels: maxPixels, failOn: 'error', pages: 1 }).autoOrient()
       const square = (side: number) => picture.clone().resize(side, side, { fit: 'cover' }).webp({ quality: 80 }).toBuffer()
       return { large: await square(squares.large), small: await square(squares.small) }
     } catch (cause) {

@@ -13,13 +13,13 @@ const sizes: readonly SquareSize[] = ['large', 'small']
 export const fileOf = (path: string, size: SquareSize) => `${path}_${size}.webp`
 
 /** Rejects with `unsupported_media_type`, `invalid_image`, `overloaded`. */
-export function setMyAvatar(deps: MediaDeps, userId: string, bytes: Buffer): Promise<Me> {
-  return keep(deps, bytes, { user_id: userId }, (avatar, replaced) => deps.setUserAvatar(userId, avatar, replaced))
+export function setMyAvatar(deps: MediaDeps, userId: string, file: string): Promise<Me> {
+  return keep(deps, file, { user_id: userId }, (avatar, replaced) => deps.setUserAvatar(userId, avatar, replaced))
 }
 
 /** Owner and admins. Rejects as `setMyAvatar` does, and as a change of the chat's profile. */
-export function setChatAvatar(deps: MediaDeps, actorId: string, chatId: string, bytes: Buffer): Promise<Chat> {
-  return keep(deps, bytes, { chat_id: chatId }, (avatar, replaced) => deps.setChatAvatar(actorId, chatId, avatar, replaced))
+export function setChatAvatar(deps: MediaDeps, actorId: string, chatId: string, file: string): Promise<Chat> {
+  return keep(deps, file, { chat_id: chatId }, (avatar, replaced) => deps.setChatAvatar(actorId, chatId, avatar, replaced))
 }
 
 export const removeMyAvatar = (deps: MediaDeps, userId: string): Promise<Me> => deps.setUserAvatar(userId, null, release)
@@ -29,11 +29,11 @@ export const removeChatAvatar = (deps: MediaDeps, actorId: string, chatId: strin
 
 async function keep<T>(
   deps: MediaDeps,
-  bytes: Buffer,
+  file: string,
   owner: store.Owner,
   use: (avatar: Avatar, replaced: Replaced) => Promise<T>,
 ): Promise<T> {
-  const images = await squareImages(bytes)
+  const images = await squareImages(file)
   const id = newId()
   const path = `uploads/${new Date().toISOString().slice(0, 10).replaceAll('-', '/')}/${id}`
   // The row comes first: what a crash, or a refusal, leaves of the rest is swept as unused.

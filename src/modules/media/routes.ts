@@ -10,37 +10,16 @@ import { avatarFor, maxAvatarBytes, removeChatAvatar, removeMyAvatar, setChatAva
 import type { MediaDeps } from './deps.ts'
 import { readLink, signLinks } from './links.ts'
 import { ChatPath, FilePath, FileQuery, Links } from './schema.ts'
+import { withFile } from './upload.ts'
 
 const uploading = ['unsupported_media_type', 'invalid_image', 'body_too_large', 'overloaded'] as const
 const managing = ['chat_not_found', 'forbidden', 'not_a_group'] as const
 const description = 'JPEG, PNG, GIF or WebP of at most 10 MiB, made a square of 512 and one of 128 pixels, without metadata.'
 
-/** The one file of a form, whole. Rejects with `unsupported_media_type`, `malformed_body`, `invalid_input`, `body_too_large`. */
-async function fileOf(request: FastifyRequest): Promise<Buffer> {
-  if (!request.isMultipart()) throw new AppError('unsupported_media_type')
-  try {
-    return await readFile(request)
-  } catch (error) {
-    // What the parser has against a form that is none has no status of its own.
-    if (error instanceof AppError || (error as { statusCode?: number }).statusCode !== undefined) throw error
-    throw new AppError('malformed_body', { cause: error })
-  }
-}
-
-async function readFile(request: FastifyRequest): Promise<Buffer> {
-  const part = await request.file()
-  if (part?.fieldname !== 'file') throw new AppError('invalid_input', { details: { file: 'must be a file' } })
-  const bytes = await part.toBuffer()
-  // The end of what was read may come before the news that there was more.
-  if (part.file.truncated) throw new AppError('body_too_large')
-  return bytes
-}
-
 /** Pictures, and the links to them. */
 export async function mediaRoutes(app: App, deps: MediaDeps): Promise<void> {
   await app.register(multipart, {
-    // What is more is refused, and not read.
-    limits: { fileSize: maxAvatarBytes, files: 1, fields: 0, parts: 1, headerPairs: 20 },
+    limits: { fileSize: maxAvatarBytes + 1, files: 1, fields: 0, parts: 1, headerPairs: 20 },
   })
 
   app.put(
@@ -49,7 +28,7 @@ export async function mediaRoutes(app: App, deps: MediaDeps): Promise<void> {
       config: { upload: true },
       schema: { tags: ['users'], summary: 'Set my picture', description, response: answers({ 200: Me }, uploading) },
     },
-    async (request) => setMyAvatar(deps, request.identity.user_id, await fileOf(request)),
+    async (request) => withFile(request, maxAvatarBytes, (file) => setMyAvatar(deps, request.identity.user_id, file)),
   )
 
   app.delete(
@@ -74,7 +53,7 @@ export async function mediaRoutes(app: App, deps: MediaDeps): Promise<void> {
       const { identity, params } = request
       // Before the picture is read, and once more when it is put in its place.
       await deps.checkMayEditChat(identity.user_id, params.id)
-      return setChatAvatar(deps, identity.user_id, params.id, await fileOf(request))
+      return withFile(request, maxAvatarBytes, (file) => setChatAvatar(deps, identity.user_id, params.id, file))
     },
   )
 

@@ -1,4 +1,4 @@
-import type { Socket } from 'node:net'
+import { Socket } from 'node:net'
 import type { FastifyError, FastifyReply, FastifyRequest } from 'fastify'
 import type { ErrorCode } from '../../protocol/errors.ts'
 import { asAppError } from '../db/db.ts'
@@ -43,12 +43,22 @@ function challenge(code: ErrorCode): string {
   return realm
 }
 
+/** So long the rest of a body that is too large is read and thrown away: who is cut off at once would not see the answer. */
+const lingerMs = 3_000
+
+function cutOff({ raw }: FastifyRequest): void {
+  setTimeout(() => {
+    if (!raw.complete && raw.socket instanceof Socket) raw.socket.destroy()
+  }, lingerMs).unref()
+}
+
 export function answerError(error: unknown, request: FastifyRequest, reply: FastifyReply): FastifyReply {
   const refusal = refusalOf(error)
   if (refusal.code === 'internal_error') request.log.error({ err: error }, 'request failed')
   else if (refusal.status >= 500) request.log.warn({ err: error }, 'request refused')
   if (refusal.status === 401) reply.header('WWW-Authenticate', challenge(refusal.code))
   if (refusal.limit) limitHeaders(reply, refusal.limit)
+  if (refusal.code === 'body_too_large') cutOff(request)
   if (refusal.retryAfter !== undefined) reply.header('Retry-After', String(refusal.retryAfter))
   return (
     reply
