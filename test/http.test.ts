@@ -74,6 +74,7 @@ test.each<[string, unknown, Record<string, string>]>([
   ['a string for a boolean', { name: 'x', on: 'true' }, { on: 'must be true or false' }],
   ['an empty text', { name: '' }, { name: 'must not be empty' }],
   ['white space alone', { name: ' \n ' }, { name: 'must not be only white space' }],
+  ['no character that is seen', { name: '\u200b\u200d ' }, { name: 'must not be only white space' }],
   ['an over-long text', { name: 'x'.repeat(11) }, { name: 'must be at most 10 characters' }],
   ['a very long text', { name: 'x'.repeat(500_000) }, { name: 'must be at most 10 characters' }],
   ['a NUL', { name: 'a\0b' }, { name: 'must be well-formed text without NUL' }],

@@ -61,6 +61,12 @@ const cases: [what: string, frame: string, code: string, field?: string][] = [
   ['text that is a list', '{"type":"message","chat_id":"CHAT","content":["x"]}', 'invalid_input', 'content'],
   ['empty text', '{"type":"message","chat_id":"CHAT","content":""}', 'invalid_input', 'content'],
   ['white space', '{"type":"message","chat_id":"CHAT","content":" \\n\\u00a0\\u3000"}', 'invalid_input', 'content'],
+  [
+    'nothing that is seen',
+    '{"type":"message","chat_id":"CHAT","content":"\\u200b\\u2060 \\u202e\\ufe0f\\u3164"}',
+    'invalid_input',
+    'content',
+  ],
   ['text too long', `{"type":"message","chat_id":"CHAT","content":"${'x'.repeat(10_001)}"}`, 'invalid_input', 'content'],
   ['NUL', '{"type":"message","chat_id":"CHAT","content":"a\\u0000b"}', 'invalid_input', 'content'],
   ['half a surrogate', '{"type":"message","chat_id":"CHAT","content":"a\\ud800b"}', 'invalid_input', 'content'],

@@ -31,14 +31,18 @@ export const text = (min: number, max: number) =>
     .refine((value) => value.length >= min, min === 1 ? 'must not be empty' : `must be at least ${min} characters`)
     .meta({ minLength: min, maxLength: max })
 
+/** Something of it is seen: it is not all white space and characters without a shape (zero-width ones, marks of direction). */
+const isSeen = (value: string) => /[^\p{White_Space}\p{Default_Ignorable_Code_Point}\p{Cc}]/u.test(value)
+const unseen = 'must not be only white space'
+
 /** As `text`, and not white space alone; what surrounds a name is trimmed. */
 export const label = (max: number) =>
   text(1, max)
-    .refine((value) => value.trim() !== '', 'must not be only white space')
+    .refine(isSeen, unseen)
     .transform((value) => value.trim())
 
 /** 1 to 10,000 code points, not only white space; stored and returned as it was sent. */
-export const content = text(1, 10_000).refine((value) => value.trim() !== '', 'must not be only white space')
+export const content = text(1, 10_000).refine(isSeen, unseen)
 
 /**
  * One emoji as Unicode recommends them for interchange (RGI, UTS #51): with skin tone, joined by ZWJ, a flag, a keycap; or
