@@ -32,7 +32,7 @@ export const text = (min: number, max: number) =>
     .meta({ minLength: min, maxLength: max })
 
 /** Something of it is seen: it is not all white space and characters without a shape (zero-width ones, marks of direction). */
-const isSeen = (value: string) => /[^\p{White_Space}\p{Default_Ignorable_Code_Point}\p{Cc}]/u.test(value)
+const isSeen = (value: string) => /[^\p{White_Space}\p{Default_Ignorable_Code_Point}]/u.test(value)
 const unseen = 'must not be only white space'
 
 /** As `text`, and not white space alone; what surrounds a name is trimmed. */
