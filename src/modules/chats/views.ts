@@ -69,9 +69,11 @@ export async function chatViews(
   known?: Known,
 ): Promise<Chat[]> {
   const peerIds = [...new Set(rows.map((row) => row.peer_id).filter((id) => id !== null))]
-  // One after the other: `q` may be a single connection.
-  const summaries = await deps.summaries(q, userId, rows, known)
-  const peers = await deps.publicUsers(userId, peerIds)
+  const [summaries, peers] = await Promise.all([
+    deps.summaries(q, userId, rows, known),
+    // On a connection of its own: `q` may be a single one.
+    deps.publicUsers(userId, peerIds),
+  ])
   return rows.map((row) => {
     const { last_message, unread_count, mention_count } = summaries.get(row.chat_id)!
     const peer = row.peer_id === null ? null : (peers.get(row.peer_id) ?? null)
