@@ -2,6 +2,7 @@ import { randomUUID } from 'node:crypto'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { Redis } from 'ioredis'
 import { afterEach, describe, expect, test, vi } from 'vitest'
+import { atOnce } from '../../../test/support/at-once.ts'
 import { redisUrl, startRedis } from '../../../test/support/services.ts'
 import type { LimitState, Limits } from './limits.ts'
 import { createMemoryLimits } from './memory.ts'
@@ -17,16 +18,6 @@ const kept = (limits: Limits) => {
 }
 
 const ten = { points: 10, windowMs: 60_000 }
-
-/** Whether it resolves without a turn of the event loop: nothing was waited for. */
-async function atOnce(work: () => Promise<unknown>): Promise<boolean> {
-  let turned = false
-  setImmediate(() => {
-    turned = true
-  })
-  await work()
-  return !turned
-}
 
 describe.each([
   ['memory', async () => createMemoryLimits()],

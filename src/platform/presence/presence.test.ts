@@ -5,6 +5,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import { Redis } from 'ioredis'
 import { describe, expect, type TestContext, test, vi } from 'vitest'
+import { atOnce } from '../../../test/support/at-once.ts'
 import { type PrivateRedis, redisUrl, startRedis } from '../../../test/support/services.ts'
 import { createMemoryPresence, createMemoryPresenceHub } from './memory.ts'
 import type { PresenceStore } from './presence.ts'
@@ -35,16 +36,6 @@ const soon = <T>(look: () => Promise<T>) => ({
   toEqual: (wanted: T) => until(async () => expect(await look()).toEqual(wanted), 10_000),
 })
 const who = async (store: PresenceStore, ...users: string[]) => [...(await store.online(users))].sort()
-
-/** Whether it resolves without a turn of the event loop. */
-async function atOnce(work: () => Promise<unknown>): Promise<boolean> {
-  let turned = false
-  setImmediate(() => {
-    turned = true
-  })
-  await work()
-  return !turned
-}
 
 async function instanceOf(onFinish: OnFinish, url: string, prefix: string, ...users: string[]) {
   const file = fileURLToPath(new URL('./presence.fixture.ts', import.meta.url))
