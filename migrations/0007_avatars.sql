@@ -14,3 +14,6 @@ CREATE TABLE avatars (
 CREATE INDEX avatars_unused ON avatars (unused_at) WHERE unused_at IS NOT NULL;
 CREATE INDEX avatars_user ON avatars (user_id) WHERE unused_at IS NULL;
 CREATE INDEX avatars_chat ON avatars (chat_id) WHERE unused_at IS NULL;
+
+-- What is deleted lets go of its picture.
+CREATE INDEX chats_deleted ON chats (deleted_at) WHERE deleted_at IS NOT NULL;

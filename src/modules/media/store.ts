@@ -24,10 +24,10 @@ export async function selectOwner(q: Queryable, id: string, path: string, viewer
   return row.chat_id !== null ? { chat_id: row.chat_id } : { user_id: row.user_id! }
 }
 
-/** Deleted in the last day or two: whose pictures may still be in use. */
-const recently = sql`now() - interval '2 days'`
+/** Whatever was deleted since may still have its picture, were the server away for some weeks. */
+const recently = sql`now() - interval '30 days'`
 
-/** Pictures of accounts and chats that were deleted are in use no more. Indexes avatars_user and avatars_chat. */
+/** Pictures of accounts and chats that were deleted are in use no more. Indexes users_deleted and chats_deleted, avatars_user and avatars_chat. */
 export async function releaseDeleted(q: Queryable): Promise<void> {
   await q.query(sql`
     UPDATE avatars a SET unused_at = now() FROM users u
