@@ -1,22 +1,13 @@
 import { generateKeyPairSync } from 'node:crypto'
 import bcrypt from 'bcrypt'
-import { afterAll, afterEach, beforeAll, expect, test, vi } from 'vitest'
+import { expect, test, vi } from 'vitest'
 import { liveSessions, sweepAuth } from '../src/modules/auth/index.ts'
 import { sql } from '../src/platform/db/db.ts'
 import { Me, Session } from '../src/protocol/resources.ts'
-import { type Body, type Harness, startHarness } from './support/harness-auth.ts'
+import { type Body, newName, startHarness, useHarness } from './support/harness-auth.ts'
 
-let h: Harness
-beforeAll(async () => {
-  h = await startHarness()
-})
-afterAll(() => h.stop())
-afterEach(() => {
-  vi.restoreAllMocks()
-})
-
-let count = 0
-const name = () => `person_${++count}`
+const h = useHarness()
+const name = newName()
 const code = (answer: { json(): Body }) => answer.json().code
 
 test('registering signs in, tells expires_in and keeps phone and email private', async () => {

@@ -1,21 +1,12 @@
 import bcrypt from 'bcrypt'
-import { afterAll, afterEach, beforeAll, expect, test, vi } from 'vitest'
+import { expect, test, vi } from 'vitest'
 import { sql } from '../src/platform/db/db.ts'
-import { type Harness, startHarness } from './support/harness-auth.ts'
+import { newName, useHarness } from './support/harness-auth.ts'
 
 /** Signing in by password, and guessing. */
 
-let h: Harness
-beforeAll(async () => {
-  h = await startHarness()
-})
-afterAll(() => h.stop())
-afterEach(() => {
-  vi.restoreAllMocks()
-})
-
-let count = 0
-const name = () => `person_${++count}`
+const h = useHarness()
+const name = newName()
 
 test('login by username, phone and email, under each of the field names', async () => {
   const username = name()

@@ -1,22 +1,13 @@
-import { afterAll, afterEach, beforeAll, expect, test, vi } from 'vitest'
+import { expect, test, vi } from 'vitest'
 import { createAuthenticator } from '../src/modules/auth/index.ts'
 import { createTurns } from '../src/modules/auth/turns.ts'
 import { type Queryable, sql } from '../src/platform/db/db.ts'
-import { type Harness, startHarness } from './support/harness-auth.ts'
+import { newName, useHarness } from './support/harness-auth.ts'
 
 /** How many sessions there are, and what is remembered of them. */
 
-let h: Harness
-beforeAll(async () => {
-  h = await startHarness()
-})
-afterAll(() => h.stop())
-afterEach(() => {
-  vi.restoreAllMocks()
-})
-
-let count = 0
-const name = () => `person_${++count}`
+const h = useHarness()
+const name = newName()
 const sidOf = (token: string) => h.keys.verify(token).sid
 const isSignedIn = async (token: string) => (await h.call('GET', '/auth/verify', undefined, token)).statusCode === 200
 

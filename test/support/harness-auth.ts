@@ -1,6 +1,6 @@
 import { Writable } from 'node:stream'
 import type { LightMyRequestResponse } from 'fastify'
-import { expect } from 'vitest'
+import { afterAll, afterEach, beforeAll, expect, vi } from 'vitest'
 import {
   type AuthDeps,
   authRoutes,
@@ -187,4 +187,23 @@ export function refused(answer: Answer, status: number, code: string): Body {
   const body = ErrorAnswer.strict().parse(answer.json())
   expect(body.request_id).toBe(answer.headers['x-request-id'])
   return body
+}
+
+/** For the tests of one file: there before the first, gone after the last. */
+export function useHarness(): Harness {
+  const h = {} as Harness
+  beforeAll(async () => {
+    Object.assign(h, await startHarness())
+  })
+  afterAll(() => h.stop())
+  afterEach(() => {
+    vi.restoreAllMocks()
+  })
+  return h
+}
+
+/** Names that nobody has yet in this file. */
+export function newName(): () => string {
+  let count = 0
+  return () => `person_${++count}`
 }
